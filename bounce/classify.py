@@ -1,0 +1,195 @@
+"""The cause of a failure, from the text of a reply or of a Diagnostic-Code and from its codes.
+
+Two sources, one classifier. Rules are data (config/bounce_rules.toml). Who wins, where text and code disagree:
+
+1. A strong text rule. Administrators write the text for people and copy the code from anywhere: 5.7.1 with "user
+   unknown" is an unknown user, 5.1.1 with "listed at Spamhaus" is not.
+2. Among several strong texts, the class further up in `_CAUTION`: what says something about us, before what says
+   something about the person, because a wrong suppression is worse than a missed one.
+3. An enhanced code that is specific (x.1.1, x.2.2 …, not x.0.0, x.5.0, x.7.1).
+4. A weak text rule ("mailbox unavailable"), then an unspecific code, then the bare reply code.
+
+Permanence is the code's business: the text says why, the code says whether it lasts.
+"""
+
+import functools
+import importlib.resources
+import tomllib
+from dataclasses import dataclass
+
+from bounce.outcome import BounceClass
+from bounce.patterns import PatternSet, linear
+
+TEXT_CHARACTERS = 4000
+"""How much of a text is looked at: a diagnosis is a few lines, and whoever writes more is not diagnosing."""
+
+C = BounceClass
+
+_CAUTION: tuple[BounceClass, ...] = (
+    C.TLS_REQUIRED,
+    C.SMTPUTF8_UNSUPPORTED,
+    C.GREYLISTED,
+    C.AUTHENTICATION,
+    C.REPUTATION,
+    C.RATE_LIMITED,
+    C.CONTENT,
+    C.ROUTING_LOOP,
+    C.TOO_LARGE,
+    C.POLICY,
+    C.RELAYING_DENIED,
+    C.MAILBOX_FULL,
+    C.MAILBOX_DISABLED,
+    C.MOVED,
+    C.NULL_MX,
+    C.UNKNOWN_HOST,
+    C.UNKNOWN_USER,
+    C.SYSTEM,
+    C.NETWORK,
+    C.EXPIRED,
+)
+_RANK = {bounce_class: rank for rank, bounce_class in enumerate(_CAUTION)}
+
+ABOUT_THE_PERSON = frozenset(
+    {C.UNKNOWN_USER, C.UNKNOWN_HOST, C.NULL_MX, C.MAILBOX_DISABLED, C.MAILBOX_FULL, C.MOVED},
+)
+"""Classes that say something about the recipient; all others are about us, the message or the way there."""
+
+# RFC 3463, RFC 5248 and IANA's registry, by subject and detail. Only codes that name one cause and are rarely misused.
+_SPECIFIC_CODES: dict[str, BounceClass] = {
+    "1.1": C.UNKNOWN_USER,
+    "1.2": C.UNKNOWN_HOST,
+    "1.3": C.UNKNOWN_USER,
+    "1.6": C.MOVED,
+    "1.10": C.NULL_MX,
+    "2.1": C.MAILBOX_DISABLED,
+    "2.2": C.MAILBOX_FULL,
+    "2.3": C.TOO_LARGE,
+    "3.4": C.TOO_LARGE,
+    "4.5": C.SYSTEM,
+    "4.6": C.ROUTING_LOOP,
+    "4.7": C.EXPIRED,
+    "5.3": C.RATE_LIMITED,
+    "6.7": C.SMTPUTF8_UNSUPPORTED,
+    "7.5": C.TLS_REQUIRED,
+    "7.10": C.TLS_REQUIRED,
+    "7.13": C.MAILBOX_DISABLED,
+    "7.17": C.MOVED,
+    "7.18": C.MOVED,
+    "7.20": C.AUTHENTICATION,
+    "7.21": C.AUTHENTICATION,
+    "7.22": C.AUTHENTICATION,
+    "7.23": C.AUTHENTICATION,
+    "7.24": C.AUTHENTICATION,
+    "7.25": C.AUTHENTICATION,
+    "7.26": C.AUTHENTICATION,
+    "7.28": C.RATE_LIMITED,
+    "7.29": C.AUTHENTICATION,
+    "7.30": C.TLS_REQUIRED,
+    "7.509": C.AUTHENTICATION,
+    "7.515": C.AUTHENTICATION,
+}
+
+# By subject alone: a direction, no more. x.1.x stays OTHER, as "something with an address" is no unknown user.
+_SUBJECTS: dict[str, BounceClass] = {
+    "3": C.SYSTEM,
+    "4": C.NETWORK,
+    "5": C.SYSTEM,
+    "6": C.CONTENT,
+    "7": C.POLICY,
+}
+
+_REPLY_CODES: dict[int, BounceClass] = {
+    421: C.SYSTEM,
+    451: C.SYSTEM,
+    452: C.SYSTEM,
+    455: C.SYSTEM,
+    500: C.SYSTEM,
+    501: C.SYSTEM,
+    502: C.SYSTEM,
+    503: C.SYSTEM,
+    504: C.SYSTEM,
+    523: C.TOO_LARGE,
+    530: C.POLICY,
+    535: C.POLICY,
+    555: C.SYSTEM,
+    556: C.NULL_MX,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of config/bounce_rules.toml: `sample` is text of ours that `pattern` must find."""
+
+    bounce_class: BounceClass
+    pattern: str
+    sample: str
+    weak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why, and by what it was told: "text", "code", "weak text", "subject", "reply" or "" (nothing did)."""
+
+    bounce_class: BounceClass
+    told_by: str
+
+
+class Classifier:
+    """Rules, compiled once. Thread-safe and without state."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self.rules = rules
+        self._patterns = PatternSet([rule.pattern for rule in rules])
+
+    def matching(self, text: str) -> list[Rule]:
+        """Every rule that finds its pattern in `text`, after addresses were taken out of it."""
+        return [self.rules[index] for index in self._patterns.matches(_essence(text))]
+
+    def cause(self, text: str, status: str = "", reply_code: int = 0) -> Cause:
+        """The most likely cause, or `Cause(OTHER, "")`. `status` is "5.1.1" or "", `reply_code` 0 where unknown."""
+        found = self.matching(text)
+        strong = min((_RANK[rule.bounce_class] for rule in found if not rule.weak), default=None)
+        if strong is not None:
+            return Cause(_CAUTION[strong], "text")
+        subject_and_detail = status.partition(".")[2]
+        if subject_and_detail in _SPECIFIC_CODES:
+            return Cause(_SPECIFIC_CODES[subject_and_detail], "code")
+        weak = min((_RANK[rule.bounce_class] for rule in found), default=None)
+        if weak is not None:
+            return Cause(_CAUTION[weak], "weak text")
+        subject = subject_and_detail.partition(".")[0]
+        if subject in _SUBJECTS:
+            return Cause(_SUBJECTS[subject], "subject")
+        if reply_code in _REPLY_CODES:
+            return Cause(_REPLY_CODES[reply_code], "reply")
+        return Cause(C.OTHER, "")
+
+
+def parse_rules(toml: str) -> tuple[Rule, ...]:
+    """The rules of a bounce_rules.toml. Raises ValueError that names the rule which is wrong."""
+    rules = []
+    for number, table in enumerate(tomllib.loads(toml).get("rule", ()), 1):
+        try:
+            rule = Rule(C(table["class"]), table["pattern"], table["sample"], bool(table.get("weak", False)))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"bounce rule {number}: {error}") from error
+        if rule.bounce_class not in _RANK:
+            raise ValueError(f"bounce rule {number}: class {rule.bounce_class} can't be told from text")
+        rules.append(rule)
+    return tuple(rules)
+
+
+@functools.cache
+def shipped() -> Classifier:
+    """The classifier of the shipped rules, built at first use."""
+    text = importlib.resources.files("config").joinpath("bounce_rules.toml").read_text(encoding="utf-8")
+    return Classifier(parse_rules(text))
+
+
+# What names a person or a machine is no evidence: "spam@…", "quota.example.com" would be found by the rules.
+_NAMES = linear(r"[^\s<>()\[\],;\"'@:]+@[^\s<>()\[\],;\"'@]+")
+_SPACES = linear(r"[\s\x00-\x20]+")
+
+
+def _essence(text: str) -> str:
+    return _SPACES.sub(" ", _NAMES.sub("<address>", text[:TEXT_CHARACTERS]))

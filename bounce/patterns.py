@@ -1,0 +1,70 @@
+"""The door to google-re2: patterns whose time is linear in the text, whoever wrote the text.
+
+Everything that a stranger's message is matched against goes through here. Text may hold lone surrogates; they are
+replaced, as re2 works on UTF-8. A pattern that re2 refuses raises ValueError where it is built, not where it is used.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast
+
+import re2  # type: ignore[import-untyped,unused-ignore]  # no stubs exist; this module is the typed border
+
+_SET_MEMORY_BYTES = 64 << 20
+"""For the automaton of a whole set: beyond it re2 would fall back to its slow way."""
+
+
+class Match(Protocol):
+    """The part of `re.Match` that re2 shares and that is used here."""
+
+    def group(self, group: int | str = 0, /) -> str: ...
+    def start(self, group: int | str = 0, /) -> int: ...
+    def end(self, group: int | str = 0, /) -> int: ...
+
+
+class Pattern(Protocol):
+    """The part of `re.Pattern` that re2 shares and that is used here."""
+
+    def search(self, text: str, /) -> Match | None: ...
+    def match(self, text: str, /) -> Match | None: ...
+    def finditer(self, text: str, /) -> Iterator[Match]: ...
+    def sub(self, replacement: str | Callable[[Match], str], text: str, /) -> str: ...
+
+
+def linear(pattern: str) -> Pattern:
+    """`pattern` compiled; ignoring case is up to the pattern ("(?i)")."""
+    try:
+        return cast(Pattern, re2.compile(pattern, _options()))
+    except re2.error as error:
+        raise ValueError(f"pattern {pattern!r}: {error}") from error
+
+
+def plain(text: str) -> str:
+    """`text` without what UTF-8 can't say (lone surrogates)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class PatternSet:
+    """Many patterns, matched in one pass over the text; case is ignored, "." matches line ends too."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        options = _options()
+        options.max_mem = _SET_MEMORY_BYTES
+        self._set = re2.Set.SearchSet(options)
+        for pattern in patterns:
+            try:
+                self._set.Add("(?is)" + pattern)
+            except re2.error as error:
+                raise ValueError(f"pattern {pattern!r}: {error}") from error
+        if patterns:
+            self._set.Compile()
+        self._empty = not patterns
+
+    def matches(self, text: str) -> list[int]:
+        """The indexes of all patterns found somewhere in `text`, in rising order."""
+        return [] if self._empty else sorted(self._set.Match(text.encode("utf-8", "replace")))
+
+
+def _options() -> "re2.Options":
+    options = re2.Options()
+    options.log_errors = False
+    return options
