@@ -2,44 +2,29 @@
 
 Everything that a stranger's message is matched against goes through here. Text may hold lone surrogates; they are
 replaced, as re2 works on UTF-8. A pattern that re2 refuses raises ValueError where it is built, not where it is used.
+re2 has no stubs but the interface of `re`, so that a compiled pattern goes by the type `re.Pattern[str]`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, cast
+import re
+from collections.abc import Sequence
+from typing import cast
 
-import re2  # type: ignore[import-untyped,unused-ignore]  # no stubs exist; this module is the typed border
+import re2
 
 _SET_MEMORY_BYTES = 64 << 20
 """For the automaton of a whole set: beyond it re2 would fall back to its slow way."""
 
 
-class Match(Protocol):
-    """The part of `re.Match` that re2 shares and that is used here."""
-
-    def group(self, group: int | str = 0, /) -> str: ...
-    def start(self, group: int | str = 0, /) -> int: ...
-    def end(self, group: int | str = 0, /) -> int: ...
-
-
-class Pattern(Protocol):
-    """The part of `re.Pattern` that re2 shares and that is used here."""
-
-    def search(self, text: str, /) -> Match | None: ...
-    def match(self, text: str, /) -> Match | None: ...
-    def finditer(self, text: str, /) -> Iterator[Match]: ...
-    def sub(self, replacement: str | Callable[[Match], str], text: str, /) -> str: ...
-
-
-def linear(pattern: str) -> Pattern:
+def linear(pattern: str) -> re.Pattern[str]:
     """`pattern` compiled; ignoring case is up to the pattern ("(?i)")."""
     try:
-        return cast(Pattern, re2.compile(pattern, _options()))
+        return cast("re.Pattern[str]", re2.compile(pattern, _options()))  # type: ignore[no-untyped-call]
     except re2.error as error:
         raise ValueError(f"pattern {pattern!r}: {error}") from error
 
 
-def plain(text: str) -> str:
-    """`text` without what UTF-8 can't say (lone surrogates)."""
+def sayable(text: str) -> str:
+    """`text` without what UTF-8 can't say (lone surrogates become "?")."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -49,7 +34,7 @@ class PatternSet:
     def __init__(self, patterns: Sequence[str]) -> None:
         options = _options()
         options.max_mem = _SET_MEMORY_BYTES
-        self._set = re2.Set.SearchSet(options)
+        self._set = re2.Set.SearchSet(options)  # type: ignore[no-untyped-call]
         for pattern in patterns:
             try:
                 self._set.Add("(?is)" + pattern)
@@ -61,10 +46,10 @@ class PatternSet:
 
     def matches(self, text: str) -> list[int]:
         """The indexes of all patterns found somewhere in `text`, in rising order."""
-        return [] if self._empty else sorted(self._set.Match(text.encode("utf-8", "replace")))
+        return [] if self._empty else sorted(self._set.Match(text.encode("utf-8", "replace")) or ())
 
 
-def _options() -> "re2.Options":
+def _options() -> re2.Options:
     options = re2.Options()
     options.log_errors = False
     return options

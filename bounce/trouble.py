@@ -88,7 +88,7 @@ def enhanced_status(text: str) -> str:
 def _is_final(stage: Stage, code: int, text: str, bounce_class: BounceClass) -> bool:
     if code < 500 or stage in _BEFORE_MAIL or stage is Stage.RSET:
         return False
-    if bounce_class in _NEVER_FINAL or code in _PROTOCOL_ERRORS and bounce_class is BounceClass.SYSTEM:
+    if bounce_class in _NEVER_FINAL or (code in _PROTOCOL_ERRORS and bounce_class is BounceClass.SYSTEM):
         return False
     # RFC 5321 §4.5.3.1.10: 552 to RCPT with this meaning asks for another transaction, as 452 does.
     return not (stage is Stage.RCPT and _TOO_MANY_RECIPIENTS.search(text[:4000]))
