@@ -1,0 +1,22 @@
+-- The statements of config/database.py.
+
+-- name: lock_migrations
+-- Let one node at a time migrate; held until its connection is closed.
+SELECT pg_advisory_lock($1);
+
+-- name: create_migration_table
+-- Where a database keeps what was done to it.
+CREATE TABLE IF NOT EXISTS migration (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: applied_migrations
+-- Every migration that this database has.
+SELECT number, name, sha256 FROM migration ORDER BY number;
+
+-- name: record_migration
+-- Mark a migration as applied, in its own transaction.
+INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3);
