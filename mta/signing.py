@@ -1,0 +1,238 @@
+"""DKIM signatures (RFC 6376, RFC 8301, RFC 8463): relaxed/relaxed, by OpenSSL, the body hashed once a message.
+
+dkimpy canonicalises header fields, once a message. The body goes through `canonical_body`, which gives what dkimpy's
+gives (a property test holds them together) without its regular expression, whose time is the square of a run of blanks.
+A `Signer` belongs to one message. It hashes what all its recipients share once; per recipient it adds the fields that
+differ and the signature's own field, and signs. Domain and selector are checked before they come near a header.
+Raises `SigningError`, whose text names the key and never its material: a message that can't be signed must not go (K1).
+"""
+
+import hashlib
+import re
+from binascii import b2a_base64
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+from dkim.canonicalization import Relaxed
+
+from mta.message import MAX_DOMAIN_CHARACTERS, domain_name, name_of
+
+RSA_SHA256 = "rsa-sha256"
+ED25519_SHA256 = "ed25519-sha256"
+ALGORITHMS = (RSA_SHA256, ED25519_SHA256)
+
+MIN_RSA_BITS, MAX_RSA_BITS = 1024, 4096
+"""What verifiers must be able to check (RFC 8301 §3.2). New keys have 2048 or more."""
+
+COVERED = (
+    b"from", b"sender", b"reply-to", b"to", b"cc", b"subject", b"date", b"message-id", b"in-reply-to", b"references",
+    b"mime-version", b"content-type", b"content-transfer-encoding", b"list-id", b"list-help", b"list-subscribe",
+    b"list-post", b"list-owner", b"list-archive", b"feedback-id", b"list-unsubscribe", b"list-unsubscribe-post",
+)  # fmt: skip
+"""Fields that h= names when they are present: K2's, and those that RFC 6376 §5.4.1 recommends."""
+
+OVERSIGNED = frozenset((b"from", b"reply-to", b"to", b"cc", b"subject"))
+"""Named in h= once more than they occur, even when absent, so that a replayed message can't be given another one.
+Every other field of COVERED is oversigned where it is present."""
+
+_SELECTOR = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+_PADDING = PKCS1v15()
+_HASH = Prehashed(SHA256())
+_FOLD = b"\r\n\t"
+_FOLD_COLUMN = 72
+
+
+class SigningError(Exception):
+    """A key that can't be used, or a signature that could not be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One private key and the name under which its public half is published."""
+
+    domain: str
+    selector: str
+    algorithm: str
+    private_key: RSAPrivateKey | Ed25519PrivateKey = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if domain_name(self.domain) != self.domain or len(self.domain) > MAX_DOMAIN_CHARACTERS - 64:
+            raise SigningError("a signing domain is a domain name in lower case, as A-labels")
+        if _SELECTOR.fullmatch(self.selector) is None or len(self.selector) > 63:
+            raise SigningError("a selector is letters, digits, hyphens and dots, 63 at most")
+        wanted = Ed25519PrivateKey if self.algorithm == ED25519_SHA256 else RSAPrivateKey
+        if self.algorithm not in ALGORITHMS or not isinstance(self.private_key, wanted):
+            raise SigningError(f"{self.name}: the key is not one for {ALGORITHMS[0]} or {ALGORITHMS[1]}")
+        if isinstance(self.private_key, RSAPrivateKey) and not (
+            MIN_RSA_BITS <= self.private_key.key_size <= MAX_RSA_BITS
+        ):
+            raise SigningError(f"{self.name}: an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+
+    @property
+    def name(self) -> str:
+        """Where the public key is published."""
+        return f"{self.selector}._domainkey.{self.domain}"
+
+    @property
+    def public_key(self) -> bytes:
+        """What p= holds: SubjectPublicKeyInfo for RSA (RFC 6376 §3.6.1), 32 bare octets for Ed25519 (RFC 8463 §4)."""
+        public = self.private_key.public_key()
+        if self.algorithm == ED25519_SHA256:
+            return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    def pkcs8(self) -> bytes:
+        """The private key as PKCS #8 DER, in clear: for sealing, and nothing else."""
+        return self.private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature of a SHA-256 digest: PKCS #1 v1.5, or PureEdDSA over the digest's octets (RFC 8463 §3)."""
+        try:
+            if isinstance(self.private_key, RSAPrivateKey):
+                return self.private_key.sign(digest, _PADDING, _HASH)
+            return self.private_key.sign(digest)
+        except (ValueError, InternalError, UnsupportedAlgorithm) as error:
+            raise SigningError(f"{self.name}: {type(error).__name__}") from None
+
+
+def generate(domain: str, selector: str, algorithm: str, bits: int = 2048) -> SigningKey:
+    """A new key; `bits` counts for RSA only (2048 to 4096)."""
+    if algorithm == ED25519_SHA256:
+        return SigningKey(domain, selector, algorithm, Ed25519PrivateKey.generate())
+    if not 2048 <= bits <= MAX_RSA_BITS:
+        raise SigningError(f"a new RSA key has 2048 to {MAX_RSA_BITS} bits")
+    return SigningKey(domain, selector, algorithm, generate_private_key(65537, bits))
+
+
+def load(domain: str, selector: str, algorithm: str, pkcs8: bytes) -> SigningKey:
+    """The key in PKCS #8 DER (what `SigningKey.pkcs8` gave)."""
+    try:
+        private = load_der_private_key(pkcs8, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise SigningError(f"{selector}._domainkey.{domain}: the stored key can't be read") from None
+    if not isinstance(private, RSAPrivateKey | Ed25519PrivateKey):
+        raise SigningError(f"{selector}._domainkey.{domain}: the stored key is neither RSA nor Ed25519")
+    return SigningKey(domain, selector, algorithm, private)
+
+
+def dns_record(key: SigningKey) -> tuple[str, tuple[str, ...]]:
+    """Name of the TXT record to publish, and its value in strings of at most 255 characters (RFC 6376 §3.6.2.2)."""
+    kind = "ed25519" if key.algorithm == ED25519_SHA256 else "rsa"
+    value = f"v=DKIM1; k={kind}; p={_base64(key.public_key).decode('ascii')}"
+    return key.name, tuple(value[start : start + 255] for start in range(0, len(value), 255))
+
+
+def canonical_body(body: bytes) -> bytes:
+    """The relaxed form (RFC 6376 §3.4.4) of a body that is empty or ends in CRLF and has no other CR or LF."""
+    if b"\t" in body:
+        body = body.replace(b"\t", b" ")
+    while b"  " in body:  # halves each run, so that the longest costs no more than its logarithm in passes
+        body = body.replace(b"  ", b" ")
+    if b" \r\n" in body:
+        body = body.replace(b" \r\n", b"\r\n")
+    body = body.rstrip(b"\r\n")
+    return body + b"\r\n" if body else b""
+
+
+def body_hash(body: bytes) -> bytes:
+    """What bh= holds for that body, in base64."""
+    return _base64(hashlib.sha256(canonical_body(body)).digest())
+
+
+def canonical_fields(raw_fields: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Name and complete relaxed form (RFC 6376 §3.4.2, with CRLF) of each raw field."""
+    pairs = [raw_field.split(b":", 1) for raw_field in raw_fields]
+    return [(name, name + b":" + value) for name, value in Relaxed.canonicalize_headers(pairs)]
+
+
+class Signer:
+    """Signs one message for any number of recipients, with every key given."""
+
+    def __init__(self, keys: Sequence[SigningKey], shared: Sequence[bytes], own: Sequence[bytes], body: bytes) -> None:
+        """`shared`: raw fields that all recipients get; `own`: lower-case names of fields made for each recipient, once
+        each and never among the shared ones; `body` as `canonical_body` takes it.
+        """
+        covered = [raw_field for raw_field in shared if name_of(raw_field) in _COVERED_SET]
+        names, canonical = _select(canonical_fields(covered))
+        self._state = hashlib.sha256(canonical)
+        names += own
+        names += [name for name in COVERED if name in OVERSIGNED or name in names]
+        self._parts = [(key, *_signature_field(key, names, body_hash(body))) for key in keys]
+
+    def sign(self, own: bytes, now: int) -> bytes:
+        """The complete DKIM-Signature fields. `own`: this recipient's fields in relaxed form, in the order of their
+        names; `now` in epoch seconds.
+        """
+        state = self._state.copy()
+        state.update(own)
+        time = b"%d;" % now
+        signed = b""
+        for key, field_start, canonical_start in self._parts:
+            signature_state = state.copy()
+            signature_state.update(canonical_start + time + b" b=")
+            text = b2a_base64(key.sign(signature_state.digest()), newline=False)
+            lines = [text[start : start + _FOLD_COLUMN] for start in range(0, len(text), _FOLD_COLUMN)]
+            signed += field_start + time + b"\r\n\tb=" + _FOLD.join(lines) + b"\r\n"
+        return signed
+
+
+_COVERED_SET = frozenset(COVERED)
+
+
+def _select(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
+    """Names for h= in the order of COVERED, and what they select: fields of one name from the bottom up (§5.4.2)."""
+    by_name: dict[bytes, list[bytes]] = defaultdict(list)
+    for name, canonical in fields:
+        by_name[name].append(canonical)
+    names: list[bytes] = []
+    selected: list[bytes] = []
+    for name in COVERED:
+        found = by_name.get(name, [])
+        names += [name] * len(found)
+        selected += reversed(found)
+    return names, b"".join(selected)
+
+
+def _signature_field(key: SigningKey, names: Sequence[bytes], body_digest: bytes) -> tuple[bytes, bytes]:
+    """The signature's field up to the value of t=, as it is sent and in relaxed form."""
+    text = b"DKIM-Signature: v=1; a=%s; c=relaxed/relaxed; d=%s;%ss=%s; h=%s;%sbh=%s;%st=" % (
+        key.algorithm.encode("ascii"),
+        key.domain.encode("ascii"),
+        _FOLD,
+        key.selector.encode("ascii"),
+        _folded_names(names),
+        _FOLD,
+        body_digest,
+        _FOLD,
+    )
+    return text, b"dkim-signature:" + text.replace(_FOLD, b" ").removeprefix(b"DKIM-Signature: ")
+
+
+def _folded_names(names: Sequence[bytes]) -> bytes:
+    """The value of h=, starting on a line of its own."""
+    lines: list[bytes] = [b""]
+    for name in names:
+        if len(lines[-1]) + len(name) > _FOLD_COLUMN:
+            lines.append(b"")
+        lines[-1] += name + b":"
+    return _FOLD + _FOLD.join(lines).removesuffix(b":")
+
+
+def _base64(octets: bytes) -> bytes:
+    return b2a_base64(octets, newline=False)
