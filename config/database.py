@@ -75,8 +75,15 @@ class Database:
             "target_session_attrs": SessionAttribute.read_write,
         }
         with _connecting():
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=size, reset=_keep_session, **options)
-        return cls(pool, url, options)
+            # No floor: the pool would try to hold it while the database is away, and log each failure.
+            pool = await asyncpg.create_pool(url, min_size=0, max_size=size, reset=_keep_session, **options)
+        database = cls(pool, url, options)
+        try:
+            async with database.connection():
+                return database
+        except BaseException:
+            pool.terminate()
+            raise
 
     async def close(self) -> None:
         """Close every connection; those that don't let go within the command timeout are cut."""
@@ -110,11 +117,11 @@ class Database:
             await transaction.start()
             try:
                 yield connection
-            except asyncpg.PostgresError:
-                await transaction.rollback()
-                raise
             except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-                await _abandon(connection, transaction, error)
+                if _unanswered(error):
+                    _cut(connection)
+                elif not _closed(connection):
+                    await transaction.rollback()
                 raise
             await transaction.commit()
 
@@ -133,13 +140,21 @@ async def _keep_session(connection: asyncpg.Connection) -> None:
     """Instead of RESET ALL, a round trip for each use of a connection: no statement of ours changes the session."""
 
 
-async def _abandon(connection: "asyncpg.pool.PoolConnectionProxy", transaction: Any, error: BaseException) -> None:
-    """Undo a transaction whose block raised `error`; where the server may not answer, by closing the connection."""
-    unanswered = isinstance(error, TimeoutError | ConnectionError | asyncio.CancelledError | GeneratorExit)
-    if unanswered or connection.is_closed():
+def _unanswered(error: BaseException) -> bool:
+    """Whether a statement may still be under way, so that the server wouldn't listen to a ROLLBACK."""
+    return isinstance(error, TimeoutError | ConnectionError | asyncio.CancelledError | GeneratorExit)
+
+
+def _closed(connection: "asyncpg.pool.PoolConnectionProxy") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken it back, as it does with a closed one
+        return True
+
+
+def _cut(connection: "asyncpg.pool.PoolConnectionProxy") -> None:
+    if not _closed(connection):
         cast("asyncpg.Connection", connection).terminate()
-    else:
-        await transaction.rollback()
 
 
 @contextmanager
@@ -156,10 +171,10 @@ def _translated(connection: "asyncpg.pool.PoolConnectionProxy") -> Iterator[None
     try:
         yield
     except _SERVER_GONE as error:
-        cast("asyncpg.Connection", connection).terminate()
+        _cut(connection)
         raise DatabaseUnavailable(f"the database went away: {type(error).__name__}") from error
     except (asyncpg.InterfaceError, OSError) as error:
-        if not connection.is_closed():
+        if not _closed(connection):
             raise
         raise DatabaseUnavailable(f"the connection was closed: {type(error).__name__}") from error
 
