@@ -13,6 +13,7 @@ from binascii import b2a_base64
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -131,7 +132,26 @@ def load(domain: str, selector: str, algorithm: str, pkcs8: bytes) -> SigningKey
     return SigningKey(domain, selector, algorithm, private)
 
 
-def dns_record(key: SigningKey) -> tuple[str, tuple[str, ...]]:
+class Published(Protocol):
+    """What a DNS record says of a key: a `SigningKey`, or what is known of one that is not opened."""
+
+    @property
+    def name(self) -> str:
+        """Where the record is."""
+        ...
+
+    @property
+    def algorithm(self) -> str:
+        """One of ALGORITHMS."""
+        ...
+
+    @property
+    def public_key(self) -> bytes:
+        """As `SigningKey.public_key` gives it."""
+        ...
+
+
+def dns_record(key: Published) -> tuple[str, tuple[str, ...]]:
     """Name of the TXT record to publish, and its value in strings of at most 255 characters (RFC 6376 §3.6.2.2)."""
     kind = "ed25519" if key.algorithm == ED25519_SHA256 else "rsa"
     value = f"v=DKIM1; k={kind}; p={_base64(key.public_key).decode('ascii')}"
