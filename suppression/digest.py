@@ -148,7 +148,14 @@ class Digest:
         return int.from_bytes(state.digest(), "big", signed=True)
 
     def key(self, scope: Scope, person: int, tenant_id: int = 0, list_id: int = 0) -> int:
-        """The scope key: signed 64 bits, the lowest clear. For GROUP, `tenant_id` is the id of the group."""
+        """The scope key: signed 64 bits, the lowest clear. For GROUP, `tenant_id` is the id of the group.
+
+        Ids that a scope doesn't have are ignored: the entry may still say through which list it came.
+        """
+        if scope is not Scope.LIST:
+            list_id = 0
+            if scope is Scope.EVERYTHING:
+                tenant_id = 0
         state = self._scope.copy()
         state.update(_SCOPED.pack(scope, tenant_id, list_id, person))
         return int.from_bytes(state.digest(), "big", signed=True) & ~1

@@ -1,0 +1,90 @@
+"""Deciding what the log gets: which entries are new, which were found, and what each leaves in force.
+
+Pure: rows of what is in force come in, entries without hashes come out; log.py reads and writes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from suppression.digest import Effect, Kind, Scope, effect_of
+from suppression.entry import Action, Channel, Entry, NewEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """What is asked to be in force no longer: these kinds, for one scope of one person."""
+
+    person: int
+    scope: Scope
+    kinds: frozenset[Kind]
+    tenant_id: int
+    list_id: int
+    channel: Channel
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call writes (`new`, without hashes), which older entries answer it (`found`), and for each entry asked
+    its position and whether it was in force already."""
+
+    new: list[Entry]
+    found: list[int]
+    answers: list[tuple[int, bool]]
+
+
+def plan_suppressions(
+    asked: Sequence[NewEntry], keys: Sequence[int], rows: Iterable[Any], position: int, now: float
+) -> Plan:
+    """Decide what to write, given what is in force: rows of (key, kind, effect, position)."""
+    in_force = {(row["key"], row["kind"]): row["position"] for row in rows}
+    effects: dict[int, int] = {}
+    for row in rows:
+        effects[row["key"]] = max(effects.get(row["key"], 0), row["effect"])
+    plan = Plan([], sorted(set(in_force.values())), [])
+    for entry, key in zip(asked, keys, strict=True):
+        known = in_force.get((key, entry.kind))
+        if known is None:
+            position += 1
+            effects[key] = max(effects.get(key, 0), effect_of(entry.scope, entry.kind))
+            in_force[key, entry.kind] = position
+            plan.new.append(_unchained(entry, key, Effect(effects[key]), position, now))
+        plan.answers.append((known or position, known is not None))
+    return plan
+
+
+def plan_lifts(
+    lifts: Sequence[Lift], keys: Sequence[int], rows: Iterable[Any], action: Action, position: int, now: float
+) -> list[Entry]:
+    """The entries, without hashes, that lift what is in force; each says what its key still stops after it."""
+    in_force: dict[int, dict[Kind, int]] = {}
+    for row in rows:
+        in_force.setdefault(row["key"], {})[Kind(row["kind"])] = row["effect"]
+    entries = []
+    for lift, key in zip(lifts, keys, strict=True):
+        kinds = in_force.get(key, {})
+        for kind in sorted(lift.kinds & kinds.keys()):
+            del kinds[kind]
+            position += 1
+            asked = NewEntry(
+                lift.person,
+                lift.scope,
+                kind,
+                lift.tenant_id,
+                lift.list_id,
+                lift.channel,
+                lift.actor,
+                reason=lift.reason,
+            )
+            left = Effect(max(kinds.values(), default=0))
+            entries.append(replace(_unchained(asked, key, left, position, now), action=action))
+    return entries
+
+
+def _unchained(asked: NewEntry, key: int, effect: Effect, position: int, now: float) -> Entry:
+    return Entry(
+        position, now, Action.SUPPRESS, asked.scope, asked.kind, effect, asked.tenant_id, asked.list_id,
+        asked.campaign_id, 0, asked.message_id, asked.person, key, asked.channel, asked.actor, asked.reason, b"", b"",
+    )  # fmt: skip

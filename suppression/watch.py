@@ -1,0 +1,217 @@
+"""The watch: keeps a worker's index current, and knows how current it is (S2, S3).
+
+The watermark is the position up to which the log is applied, and the time at which that was known to be the newest:
+the clock is read BEFORE the question is sent, so a slow answer, or a machine that slept, only makes it older.
+NOTIFY only hastens the next poll. A database that is behind what was applied here, or has another log, is not
+followed: the watermark then goes stale, and nothing is sent, until an operator has decided (S5).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from suppression.entry import Step
+from suppression.feed import Feed
+from suppression.index import Index
+
+STEPS_AT_ONCE: Final = 2_000
+"""Entries applied between two looks at the event loop: some 2 ms."""
+
+RECONNECT_SECONDS: Final = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+class Diverged(Exception):
+    """The database's log is not a continuation of what was applied here: an older backup, or another installation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """`position` was the newest entry at `confirmed_at` (the watch's clock); None before the first answer."""
+
+    position: int
+    confirmed_at: float | None
+
+
+class Maintenance(Protocol):
+    """Who looks after the base files (keeper.py)."""
+
+    async def load(self, index: Index) -> None:
+        """Bring the index forward by the node's base file, if there is one."""
+        ...
+
+    async def advance(self, index: Index, head: int) -> None:
+        """Bring it forward in one step by the database's state in force, if it is far behind the head."""
+        ...
+
+    def consider(self, index: Index) -> None:
+        """Begin what is worth doing, in the background."""
+        ...
+
+    async def stop(self) -> None:
+        """End what was begun."""
+        ...
+
+
+def boot_clock() -> float:
+    """Seconds since boot, including the time for which the machine slept: unlike time.monotonic, a suspended virtual
+    machine can't wake up with a watermark that looks fresh."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Watch:
+    """Follows the log for one worker's index."""
+
+    def __init__(
+        self,
+        index: Index,
+        connect: Callable[[], Awaitable[Feed]],
+        maintenance: Maintenance,
+        *,
+        poll_seconds: float = 1.0,
+        max_staleness_seconds: float = 5.0,
+        clock: Callable[[], float] = boot_clock,
+        wall_clock: Callable[[], float] = time.time,
+        on_applied: Callable[[float], None] | None = None,
+    ) -> None:
+        """`on_applied` gets, for each entry, the seconds from its time in the log until it was in force here."""
+        self.index = index
+        self.max_staleness_seconds = max_staleness_seconds
+        self._connect = connect
+        self._maintenance = maintenance
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._on_applied = on_applied
+        self._confirmed_at: float | None = None
+        self._trouble = ""
+        self._hint = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def watermark(self) -> Watermark:
+        """How far the index is, and since when that is known."""
+        return Watermark(self.index.position, self._confirmed_at)
+
+    @property
+    def age_seconds(self) -> float:
+        """The watermark's age; infinite before the first answer."""
+        return float("inf") if self._confirmed_at is None else self._clock() - self._confirmed_at
+
+    @property
+    def trouble(self) -> str:
+        """Why the log can't be followed now; empty when it can."""
+        return self._trouble
+
+    def fresh(self) -> bool:
+        """Whether the watermark is young enough to send on."""
+        confirmed_at = self._confirmed_at
+        return confirmed_at is not None and self._clock() - confirmed_at <= self.max_staleness_seconds
+
+    def nudge(self) -> None:
+        """The log may have grown: ask now instead of at the next poll."""
+        self._hint.set()
+
+    async def start(self) -> None:
+        """Begin to follow the log; returns at once."""
+        self._task = asyncio.create_task(self._follow_for_ever(), name="suppression watch")
+
+    async def stop(self) -> None:
+        """End; the watermark grows stale from here on."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._maintenance.stop()
+
+    async def caught_up(self) -> None:
+        """Wait until the index has once been at the head of the log."""
+        await self._caught_up.wait()
+
+    async def _follow_for_ever(self) -> None:
+        while True:
+            feed: Feed | None = None
+            try:
+                feed = await self._connect()
+                await self._follow(feed)
+            except Exception as error:
+                # Whatever it is, the watch goes on: it fails closed, and says so.
+                self._say(error)
+            finally:
+                if feed is not None:
+                    feed.close()
+            await asyncio.sleep(min(RECONNECT_SECONDS, self._poll_seconds))
+
+    async def _follow(self, feed: Feed) -> None:
+        try:
+            await feed.listen(self._hint.set)
+        except DatabaseUnavailable as error:
+            # LISTEN alone may be refused (a transaction pooler); if the connection is gone the first poll says so.
+            _log.warning("suppression hints are not available", reason=str(error))
+        await self._begin(feed)
+        while True:
+            self._hint.clear()
+            await self._poll(feed)
+            self._maintenance.consider(self.index)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._hint.wait()
+
+    async def _begin(self, feed: Feed) -> None:
+        """On every connection anew: prove that the log is the one that was applied so far, then take a large step."""
+        await self._maintenance.load(self.index)
+        position, digest = self.index.position, self.index.hash
+        if await feed.hash_at(position) != digest:
+            raise Diverged(f"the database's log does not hold entry {position} as it was applied here")
+        head, _ = await feed.head()
+        await self._maintenance.advance(self.index, head)
+
+    async def _poll(self, feed: Feed) -> None:
+        asked_at, applied = self._clock(), self.index.position
+        head, digest = await feed.head()
+        if head < applied:
+            raise Diverged(f"the database's log ends at {head}, but {applied} was applied here")
+        while self.index.position < head:
+            steps = await feed.steps_after(self.index.position, STEPS_AT_ONCE)
+            self._apply(steps)
+            if not steps:
+                raise Diverged(f"entries behind {self.index.position} are missing from the database's log")
+        if self.index.position == head and self.index.hash != digest:
+            raise Diverged(f"the database's log has another entry {head}")
+        self._confirm(asked_at)
+
+    def _apply(self, steps: list[Step]) -> None:
+        # A newer base file may have come in while the steps were on their way.
+        steps = [step for step in steps if step.position > self.index.position]
+        try:
+            self.index.apply(steps)
+        except ValueError as error:
+            raise Diverged(f"the database's log does not continue: {error}") from None
+        if self._on_applied is not None and self._caught_up.is_set():
+            now = self._wall_clock()
+            for step in steps:
+                self._on_applied(max(now - step.at.timestamp(), 0.0))
+
+    def _confirm(self, asked_at: float) -> None:
+        self._confirmed_at = asked_at
+        if self._trouble or not self._caught_up.is_set():
+            _log.info("suppression log is followed", position=self.index.position)
+        self._trouble = ""
+        self._caught_up.set()
+
+    def _say(self, error: Exception) -> None:
+        """Fail closed, at once where the log itself is wrong, else when the watermark has grown stale."""
+        if not isinstance(error, DatabaseUnavailable):
+            self._confirmed_at = None
+        trouble = f"{type(error).__name__}: {error}"
+        if trouble != self._trouble:
+            _log.error("suppression log is not followed", reason=trouble, position=self.index.position)
+        self._trouble = trouble
