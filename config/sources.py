@@ -1,0 +1,126 @@
+"""Where settings come from: TOML files, environment, --set. Remembers the origin of each key, for errors.
+
+Collects problems instead of raising at the first; settings() raises SettingsError with all of them.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from config.settings import Settings, SettingsError
+
+PREFIX = "HEED_"
+
+
+class Sources:
+    """A nested mapping of values, with for each dotted key the place that set it last."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+        self._problems: list[str] = []
+
+    def add_file(self, path: Path) -> None:
+        """Merge a TOML file."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self._problems.append(f"{path}: {error.strerror or 'cannot be read'}")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            self._problems.append(f"{path}: not valid TOML: {error}")
+        else:
+            self._merge(values, str(path), ())
+
+    def add_environment(self, environment: dict[str, str]) -> None:
+        """Merge HEED_* variables; HEED_TEST_* and HEED_BENCH_* are not settings."""
+        for name, text in sorted(environment.items()):
+            if not name.startswith(PREFIX) or name.startswith(("HEED_TEST_", "HEED_BENCH_", "HEED_CORPORA")):
+                continue
+            self._put(tuple(name[len(PREFIX) :].lower().split("__")), text, name)
+
+    def add_override(self, text: str) -> None:
+        """Merge one --set key=value."""
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            self._problems.append(f"--set {text!r}: is written key=value, such as delivery.next_hop=127.0.0.1:2500")
+            return
+        self._put(tuple(key.strip().split(".")), value.strip(), f"--set {key.strip()}")
+
+    def settings(self) -> Settings:
+        """The checked settings."""
+        try:
+            settings = Settings(**self._values)
+        except ValidationError as error:
+            raise SettingsError(self._problems + [self._explain(dict(item)) for item in error.errors()]) from None
+        if self._problems:
+            raise SettingsError(self._problems)
+        return settings
+
+    def _merge(self, values: dict[str, Any], origin: str, above: tuple[str, ...]) -> None:
+        for key, value in values.items():
+            path = (*above, key)
+            if isinstance(value, dict) and path != ("delivery", "routes"):
+                self._merge(value, origin, path)
+            else:
+                self._put(path, value, origin)
+
+    def _put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
+        if len(path) == 3 and path[:2] == ("delivery", "routes"):
+            routes = self._values.setdefault("delivery", {}).setdefault("routes", {})
+            routes[path[2]] = value
+            return
+        if isinstance(value, str) and _takes_structure(path):
+            value = _parsed(value)
+        place = self._values
+        for part in path[:-1]:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                self._problems.append(f"{origin}: {'.'.join(path)}: {part} is an option, not a table")
+                return
+            place = inner
+        # an empty text switches an optional setting off, where TOML has no null
+        place[path[-1]] = None if value == "" else value
+        self._origins[".".join(path)] = origin
+
+    def _explain(self, error: dict[str, Any]) -> str:
+        path = [str(part) for part in error["loc"]]
+        key = ".".join(path)
+        origin = next((self._origins[k] for k in _prefixes(path) if k in self._origins), None)
+        if origin is None:
+            origin = next((o for k, o in self._origins.items() if k.startswith(key + ".")), "configuration")
+        if error["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known_keys(), 1, 0.6)
+            return f"{origin}: {key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
+        message = error["msg"].removeprefix("Value error, ")
+        shown = "" if isinstance(error["input"], (dict, BaseModel)) or "url" in path else f" = {error['input']!r}"
+        return f"{origin}: {key or 'settings'}{shown}: {message[:1].lower()}{message[1:]}"
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the model."""
+    keys = []
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{key}" for key in field.annotation.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _prefixes(path: list[str]) -> list[str]:
+    return [".".join(path[:length]) for length in range(len(path), 0, -1)]
+
+
+def _takes_structure(path: tuple[str, ...]) -> bool:
+    return path in {("submission", "trusted_networks"), ("delivery", "routes")}
+
+
+def _parsed(text: str) -> Any:
+    """A table or a list of tables given as TOML text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
