@@ -21,6 +21,13 @@ from config.postgres import EmbeddedPostgres
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m database` selects the tests that use a database, for a run against another PostgreSQL."""
+    for item in items:
+        if "server_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+
+
 def _named(server_url: str, database: str) -> str:
     parts = urlsplit(server_url)
     url = urlunsplit(parts._replace(path=f"/{database}"))
