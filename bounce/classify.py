@@ -37,17 +37,20 @@ _CAUTION: tuple[BounceClass, ...] = (
     C.TOO_LARGE,
     C.POLICY,
     C.RELAYING_DENIED,
+    C.SYSTEM,
     C.MAILBOX_FULL,
     C.MAILBOX_DISABLED,
     C.MOVED,
     C.NULL_MX,
     C.UNKNOWN_HOST,
     C.UNKNOWN_USER,
-    C.SYSTEM,
     C.NETWORK,
     C.EXPIRED,
 )
 _RANK = {bounce_class: rank for rank, bounce_class in enumerate(_CAUTION)}
+# Weak texts are words that stand in other failures' texts too ("rejected"): there the more telling comes first.
+_WEAK_RANK = {**_RANK, C.SYSTEM: 100, C.NETWORK: 101, C.POLICY: 102, C.UNKNOWN_HOST: 103, C.UNKNOWN_USER: 104}
+_BY_WEAK_RANK = {rank: bounce_class for bounce_class, rank in _WEAK_RANK.items()}
 
 ABOUT_THE_PERSON = frozenset(
     {C.UNKNOWN_USER, C.UNKNOWN_HOST, C.NULL_MX, C.MAILBOX_DISABLED, C.MAILBOX_FULL, C.MOVED},
@@ -123,15 +126,22 @@ class Rule:
     bounce_class: BounceClass
     pattern: str
     sample: str
-    weak: bool
+    weak: bool = False
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why, and by what it was told: "text", "code", "weak text", "subject", "reply" or "" (nothing did)."""
+    """Why, and by what it was told: "text", "code", "weak text", "subject", "reply" or "" (nothing did).
+
+    `certain`: the text is of a kind that needs no second witness. `expired`: it also says that time ran out, so that
+    the cause may have been a passing one.
+    """
 
     bounce_class: BounceClass
     told_by: str
+    certain: bool = False
+    expired: bool = False
 
 
 class Classifier:
@@ -148,16 +158,22 @@ class Classifier:
     def cause(self, text: str, status: str = "", reply_code: int = 0) -> Cause:
         """The most likely cause, or `Cause(OTHER, "")`. `status` is "5.1.1" or "", `reply_code` 0 where unknown."""
         found = self.matching(text)
-        strong = min((_RANK[rule.bounce_class] for rule in found if not rule.weak), default=None)
-        if strong is not None:
-            return Cause(_CAUTION[strong], "text")
-        subject_and_detail = status.partition(".")[2]
-        if subject_and_detail in _SPECIFIC_CODES:
-            return Cause(_SPECIFIC_CODES[subject_and_detail], "code")
-        weak = min((_RANK[rule.bounce_class] for rule in found), default=None)
-        if weak is not None:
-            return Cause(_CAUTION[weak], "weak text")
-        subject = subject_and_detail.partition(".")[0]
+        detail = status.partition(".")[2]
+        expired = detail == "4.7" or any(rule.bounce_class is C.EXPIRED for rule in found)
+        strong = [rule for rule in found if not rule.weak]
+        if strong:
+            told = _CAUTION[min(_RANK[rule.bounce_class] for rule in strong)]
+            if told is C.NETWORK and detail == "4.7":
+                told = C.EXPIRED
+            return Cause(told, "text", any(rule.certain and rule.bounce_class is told for rule in strong), expired)
+        if detail in _SPECIFIC_CODES:
+            doubted = any(rule.bounce_class not in ABOUT_THE_PERSON for rule in found)
+            return Cause(_SPECIFIC_CODES[detail], "code", not doubted, expired)
+        if found:
+            return Cause(
+                _BY_WEAK_RANK[min(_WEAK_RANK[rule.bounce_class] for rule in found)], "weak text", False, expired
+            )
+        subject = detail.partition(".")[0]
         if subject in _SUBJECTS:
             return Cause(_SUBJECTS[subject], "subject")
         if reply_code in _REPLY_CODES:
@@ -170,7 +186,13 @@ def parse_rules(toml: str) -> tuple[Rule, ...]:
     rules = []
     for number, table in enumerate(tomllib.loads(toml).get("rule", ()), 1):
         try:
-            rule = Rule(C(table["class"]), table["pattern"], table["sample"], bool(table.get("weak", False)))
+            rule = Rule(
+                C(table["class"]),
+                table["pattern"],
+                table["sample"],
+                bool(table.get("weak")),
+                bool(table.get("certain")),
+            )
         except (KeyError, ValueError) as error:
             raise ValueError(f"bounce rule {number}: {error}") from error
         if rule.bounce_class not in _RANK:
@@ -186,10 +208,12 @@ def shipped() -> Classifier:
     return Classifier(parse_rules(text))
 
 
-# What names a person or a machine is no evidence: "spam@…", "quota.example.com" would be found by the rules.
+# What names a person or a machine is no evidence: "spam@…" would be found by the rules. Nor are the codes that open
+# each line of a long reply, in the middle of its sentences, nor the words that IronPort puts before any reply.
 _NAMES = linear(r"[^\s<>()\[\],;\"'@:]+@[^\s<>()\[\],;\"'@]+")
+_LINE_CODES = linear(r"(?i) [245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} | - unknown address error\b")
 _SPACES = linear(r"[\s\x00-\x20]+")
 
 
 def _essence(text: str) -> str:
-    return _SPACES.sub(" ", _NAMES.sub("<address>", text[:TEXT_CHARACTERS]))
+    return _LINE_CODES.sub(" ", _SPACES.sub(" ", _NAMES.sub("<address>", text[:TEXT_CHARACTERS])))

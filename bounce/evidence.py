@@ -1,0 +1,201 @@
+"""A message's parts, sorted by what they are evidence of: structure only, what it means is the reader's business."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from bounce.fields import DeliveryStatus, FeedbackReport, delivery_status, feedback_report
+from bounce.mime import Entity, Headers, decoded_words, parse
+from bounce.text import Notice, addresses, notice
+
+MAX_TOKEN_CANDIDATES = 40
+MAX_REPORTS = 50
+
+_STATUS_TYPES = frozenset(
+    {
+        "message/delivery-status",
+        "message/global-delivery-status",
+        "message/xdelivery-status",
+        "message/x-delivery-status",
+        "text/delivery-status",
+    },
+)
+_ORIGINAL_TYPES = frozenset(
+    {
+        "message/rfc822",
+        "message/global",
+        "text/rfc822-headers",
+        "text/rfc822-header",
+        "message/rfc822-headers",
+        "message/global-headers",
+        "text/rfc822",
+        "message/partial",
+    },
+)
+_STATUS_IN_TEXT = re.compile(rb"(?im)^[ \t]{0,8}(?:final|original)-recipient[ \t]*:")
+_FEEDBACK_IN_TEXT = re.compile(rb"(?im)^feedback-type[ \t]*:")
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything in a message that the reader looks at."""
+
+    top: Entity
+    subject: str
+    sender: str
+    status: DeliveryStatus | None = None
+    reports: list[FeedbackReport] = field(default_factory=list)
+    original: Headers = field(default_factory=list)
+    text: str = ""
+    html: str = ""
+    disposition: bool = False
+    attachments: list[str] = field(default_factory=list)
+    has_original_part: bool = False
+    wrapped: DeliveryStatus | None = None
+
+    def original_values(self, name: str) -> list[str]:
+        """Values of a header field of the returned original."""
+        return [value for known, value in self.original if known == name]
+
+    @property
+    def people_of_original(self) -> list[str]:
+        """To and Cc of the returned original, in order, without repetition."""
+        found: dict[str, str] = {}
+        for name in ("to", "cc", "x-original-to"):
+            for value in self.original_values(name)[:5]:
+                for address in addresses(value):
+                    found.setdefault(address.lower(), address)
+        return list(found.values())
+
+    @property
+    def null_sender(self) -> bool:
+        """The message came with the null reverse-path."""
+        return any(value.strip() in {"<>", "< >"} for value in self.top.all("return-path")) or self.sender.strip() in {
+            "<>"
+        }
+
+
+def collect(message: bytes) -> Evidence:
+    """The evidence in `message`; never raises."""
+    top = parse(message)
+    evidence = Evidence(top, decoded_words(top.first("subject")), decoded_words(top.first("from")))
+    _sort(top, evidence)
+    _complete(evidence)
+    return evidence
+
+
+def _sort(entity: Entity, evidence: Evidence) -> None:
+    kind = entity.content_type
+    if entity is not evidence.top and kind in _ORIGINAL_TYPES:
+        _take_original(entity, evidence)
+    elif kind in _STATUS_TYPES:
+        status = delivery_status(_plain_body(entity))
+        if evidence.status is None:
+            evidence.status = status
+        else:
+            evidence.status.recipients.extend(status.recipients)
+    elif kind in {"message/feedback-report", "message/x-feedback-report"}:
+        if len(evidence.reports) < MAX_REPORTS:
+            evidence.reports.append(feedback_report(_plain_body(entity)))
+    elif kind in {"message/disposition-notification", "message/global-disposition-notification"}:
+        evidence.disposition = True
+    elif entity.children:
+        for child in entity.children:
+            _sort(child, evidence)
+    elif kind == "text/plain" or "/" not in kind:
+        evidence.text = f"{evidence.text}\n\n{entity.text()}" if evidence.text else entity.text()
+    elif kind == "text/html":
+        evidence.html = evidence.html or entity.text()
+    else:
+        evidence.attachments.append(
+            f"{kind} {entity.first('content-disposition')} {entity.first('content-type')}".lower()
+        )
+
+
+def _plain_body(entity: Entity) -> bytes:
+    """A report part's body; some gateways encode what must not be encoded, some put a MIME message into it."""
+    if entity.first("content-transfer-encoding").strip().lower() in {"base64", "quoted-printable"}:
+        return entity.text().encode("utf-8", "replace")
+    return entity.body[: 1 << 20]
+
+
+def _take_original(entity: Entity, evidence: Evidence) -> None:
+    evidence.has_original_part = True
+    if evidence.original:
+        return
+    if entity.children:
+        evidence.original = entity.children[0].headers
+        evidence.wrapped = _wrapped_status(entity.children[0])
+    else:
+        evidence.original = parse(_plain_body(entity)[:65536]).headers
+
+
+def _wrapped_status(message: Entity) -> DeliveryStatus | None:
+    """The delivery status of a report that a gateway put whole into a report of its own."""
+    if "delivery-status" not in message.first("content-type"):
+        return None
+    return next(
+        (delivery_status(_plain_body(part)) for part in message.walk() if part.content_type in _STATUS_TYPES), None
+    )
+
+
+def _complete(evidence: Evidence) -> None:
+    """HTML stands in where there is no plain text."""
+    if not evidence.text.strip():
+        evidence.text = evidence.html
+
+
+def _without_prose(body: bytes, start: re.Pattern[bytes]) -> bytes:
+    """`body` from the paragraph in which the fields start."""
+    match = start.search(body)
+    position = match.start() if match else 0
+    paragraph = body.rfind(b"\n\n", 0, position)
+    return body[max(paragraph, 0) :]
+
+
+def read_notice(evidence: Evidence) -> Notice:
+    """The text for people, without the returned original; its header is kept if no part had it.
+
+    Report fields that lost their MIME part stand in that text, and are read from there.
+    """
+    parted = notice(evidence.text)
+    if not evidence.original:
+        evidence.original = parted.original
+    if "-" in parted.text and (evidence.status is None or not evidence.reports):
+        body = parted.text.encode("utf-8", "replace")
+        if evidence.status is None and _STATUS_IN_TEXT.search(body):
+            evidence.status = delivery_status(_without_prose(body, _STATUS_IN_TEXT))
+        if not evidence.reports and _FEEDBACK_IN_TEXT.search(body):
+            evidence.reports.append(feedback_report(_without_prose(body, _FEEDBACK_IN_TEXT)))
+    return parted
+
+
+_LINK = re.compile(r"https?://[^\s<>\"']{1,300}")
+_OWN_HEADERS = ("to", "delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "in-reply-to", "references")
+_OWN_ORIGINAL = ("return-path", "message-id", "x-original-message-id", "list-unsubscribe", "sender", "reply-to", "from")
+
+
+def token(evidence: Evidence, parted: Notice, own: Callable[[str], object | None]) -> tuple[object | None, str]:
+    """What `own` makes of the first address or link that it knows, and where that was found."""
+    for number, (where, candidate) in enumerate(_candidates(evidence, parted)):
+        if number >= MAX_TOKEN_CANDIDATES:
+            break
+        value = own(candidate)
+        if value is not None:
+            return value, where
+    return None, ""
+
+
+def _candidates(evidence: Evidence, parted: Notice) -> Iterator[tuple[str, str]]:
+    for name in _OWN_HEADERS:
+        for value in evidence.top.all(name)[:3]:
+            yield from ((name, address) for address in addresses(value)[:5])
+    for name in _OWN_ORIGINAL:
+        for value in evidence.original_values(name)[:3]:
+            yield from ((f"original {name}", address) for address in addresses(value)[:3])
+            yield from ((f"original {name}", link.group(0)) for link in _LINK.finditer(value))
+    for report in evidence.reports[:3]:
+        for name, value in report.fields:
+            if name in {"original-mail-from", "original-envelope-id", "original-message-id"}:
+                yield from ((f"report {name}", address) for address in addresses(value)[:2])
+    yield from (("text", address) for address in addresses(parted.text) if len(address) > 40)
