@@ -92,10 +92,10 @@ class EmbeddedPostgres:
         if self._users is None:
             self._users = await _lock(self._home / "postgres.users", fcntl.LOCK_SH)
         self._shorten()
-        self._child = None if self._child is None or self._child.poll() is not None else self._child
+        before = self._child  # of an earlier start: that it ended is why we are called
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         while not self._ready():
-            if self._child is not None and self._child.poll() is not None:
+            if self._child is not None and self._child is not before and self._child.poll() is not None:
                 code, self._child = self._child.returncode, None
                 raise PostgresError(f"PostgreSQL ended with exit code {code}; the end of its log:\n{self._log_tail()}")
             if time.monotonic() > deadline:
