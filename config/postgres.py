@@ -193,6 +193,8 @@ class EmbeddedPostgres:
                 _signal(process, signal.SIGKILL)
 
     def _launch(self, lock: int) -> None:
+        if self._child is not None:
+            self._child.wait()  # at once: the lock says that it has ended
         account = account_for(self._cluster)
         if not (self._cluster / "PG_VERSION").exists():
             initialise(self._cluster, account)
