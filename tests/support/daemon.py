@@ -104,7 +104,7 @@ class Daemon:
         return self._process.pid
 
     def worker_pids(self) -> list[int]:
-        """Its Python children: neither the embedded PostgreSQL nor multiprocessing's own helper."""
+        """The worker processes that it has at this moment."""
         try:
             children = psutil.Process(self.supervisor_pid).children()
         except psutil.NoSuchProcess:
@@ -227,10 +227,9 @@ async def running(daemon: Daemon) -> AsyncIterator[Daemon]:
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        command = " ".join(process.cmdline())
+        return "mta.worker" in process.cmdline()
     except psutil.Error:
         return False
-    return "python" in command and "resource_tracker" not in command
 
 
 def _fetch(url: str) -> tuple[int, str]:
