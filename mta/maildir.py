@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+_ENVELOPE_COUNT = b"X-Envelope-Recipients: "
 _ENVELOPE_TO = b"X-Envelope-To: "
-_ENVELOPE = b"X-Envelope-"
 _SUBJECT_LIMIT_CHARACTERS = 200
 _HEADER_LIMIT_OCTETS = 65536
 
@@ -65,7 +65,7 @@ class Maildir:
             f"{micros // 1_000_000}.M{micros % 1_000_000:06}{self._suffix}Q{next(self._numbers):07}.{self._host}"
             f",S={len(content)}"
         )
-        envelope = b"X-Envelope-From: <%b>\r\n" % sender
+        envelope = _ENVELOPE_COUNT + b"%d\r\nX-Envelope-From: <%b>\r\n" % (len(recipients), sender)
         envelope += b"".join(_ENVELOPE_TO + b"<%b>\r\n" % recipient for recipient in recipients)
         temporary = self._tmp + name
         try:
@@ -117,10 +117,13 @@ def content(file: Path) -> bytes:
 
 
 def _envelope(stream: BinaryIO) -> Iterator[bytes]:
-    for line in stream:
-        if not line.startswith(_ENVELOPE):
-            return
-        yield line.rstrip(b"\r\n")
+    """The envelope fields, by their count: fields of the same name may follow in the message itself."""
+    first = stream.readline().rstrip(b"\r\n")
+    count = first.removeprefix(_ENVELOPE_COUNT)
+    if first.startswith(_ENVELOPE_COUNT) and count.isdigit():
+        yield first
+        for line in itertools.islice(stream, int(count) + 1):
+            yield line.rstrip(b"\r\n")
 
 
 def _files(path: Path) -> Iterator[Path]:

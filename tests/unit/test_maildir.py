@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.maildir import Maildir, summary
+from mta.maildir import Maildir, content, summary
 
 
 @pytest.fixture
@@ -55,5 +55,7 @@ def test_read_mail_and_foreign_files_count_too(tmp_path: Path, maildir: Maildir)
 
 
 def test_header_fields_of_the_message_are_no_envelope(tmp_path: Path, maildir: Maildir) -> None:
-    maildir.store(b"", [b"b@example.net"], b"Subject: x\r\nX-Envelope-To: <c@example.net>\r\n\r\n")
+    message = b"X-Envelope-To: <c@example.net>\r\nSubject: x\r\n\r\n"
+    name = maildir.store(b"", [b"b@example.net"], message)
     assert summary(tmp_path).distinct_recipients == 1
+    assert content(tmp_path / "new" / name) == message
