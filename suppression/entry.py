@@ -46,6 +46,7 @@ class Channel(StrEnum):
     API = "api"
     RECEIPTS = "receipts"
     CANARY = "canary"
+    CONSENT = "consent"
 
 
 class Action(IntEnum):
@@ -57,7 +58,7 @@ class Action(IntEnum):
     SIGNED_HEAD = 4
 
 
-def _clean(text: str, limit: int) -> str:
+def clean(text: str, limit: int = MAX_REASON_CHARACTERS) -> str:
     """Printable, bounded, and nothing that looks like an address (P1)."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     return _ADDRESS_LIKE.sub("<address>", printable.strip())[:limit]
@@ -95,8 +96,8 @@ class NewEntry:
         object.__setattr__(self, "scope", Scope(self.scope))
         object.__setattr__(self, "kind", Kind(self.kind))
         object.__setattr__(self, "channel", Channel(self.channel))
-        object.__setattr__(self, "actor", _clean(self.actor, MAX_ACTOR_CHARACTERS))
-        object.__setattr__(self, "reason", _clean(self.reason, MAX_REASON_CHARACTERS))
+        object.__setattr__(self, "actor", clean(self.actor, MAX_ACTOR_CHARACTERS))
+        object.__setattr__(self, "reason", clean(self.reason, MAX_REASON_CHARACTERS))
 
 
 @dataclass(frozen=True, slots=True)

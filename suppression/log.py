@@ -204,9 +204,9 @@ class Appending:
         ]
 
     async def lift(self, lifts: Sequence[Lift], action: Action) -> list[Entry]:
-        """Lift what of this is in force; one entry for each kind that was. Nothing asked twice, please."""
+        """Lift what of this is in force; one entry for each kind that was."""
         keys = [self._digest.key(lift.scope, lift.person, lift.tenant_id, lift.list_id) for lift in lifts]
-        rows = await self.connection.fetch(_QUERIES.in_force, keys)
+        rows = await self.connection.fetch(_QUERIES.in_force_since, keys)
         return await self._write(plan_lifts(lifts, keys, rows, action, self._position, self.now))
 
     async def _cancelled(self, entries: list[Entry]) -> list[Entry]:

@@ -9,6 +9,11 @@ SELECT position, hash, greatest(at, clock_timestamp()) AS now FROM head;
 -- Every kind that is in force for these scope keys.
 SELECT key, kind, effect, position FROM suppression WHERE key = ANY ($1::bigint[]);
 
+-- name: in_force_since
+-- Every kind that is in force for these scope keys, and since when.
+SELECT suppression.key, suppression.kind, suppression.effect, suppression_log.at
+FROM suppression JOIN suppression_log USING (position) WHERE suppression.key = ANY ($1::bigint[]);
+
 -- name: entries_at
 -- The entries at these positions.
 SELECT position, at, action, scope, kind, effect, tenant_id, list_id, campaign_id, cancelled, message_id, person, key,

@@ -3,6 +3,7 @@
 Pure: rows of what is in force come in, entries without hashes come out; log.py reads and writes.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from suppression.entry import Action, Channel, Entry, NewEntry
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """What is asked to be in force no longer: these kinds, for one scope of one person."""
+    """What is asked to be in force no longer: these kinds, for one scope of one person, if older than a time."""
 
     person: int
     scope: Scope
@@ -23,6 +24,7 @@ class Lift:
     channel: Channel
     actor: str
     reason: str
+    older_than: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,19 @@ def plan_suppressions(
 def plan_lifts(
     lifts: Sequence[Lift], keys: Sequence[int], rows: Iterable[Any], action: Action, position: int, now: float
 ) -> list[Entry]:
-    """The entries, without hashes, that lift what is in force; each says what its key still stops after it."""
-    in_force: dict[int, dict[Kind, int]] = {}
+    """The entries, without hashes, that lift what is in force; each says what its key still stops after it.
+
+    Rows are (key, kind, effect, at).
+    """
+    in_force: dict[int, dict[Kind, Any]] = {}
     for row in rows:
-        in_force.setdefault(row["key"], {})[Kind(row["kind"])] = row["effect"]
+        in_force.setdefault(row["key"], {})[Kind(row["kind"])] = row
     entries = []
     for lift, key in zip(lifts, keys, strict=True):
         kinds = in_force.get(key, {})
         for kind in sorted(lift.kinds & kinds.keys()):
+            if kinds[kind]["at"].timestamp() >= lift.older_than:
+                continue
             del kinds[kind]
             position += 1
             asked = NewEntry(
@@ -78,7 +85,7 @@ def plan_lifts(
                 lift.actor,
                 reason=lift.reason,
             )
-            left = Effect(max(kinds.values(), default=0))
+            left = Effect(max((row["effect"] for row in kinds.values()), default=0))
             entries.append(replace(_unchained(asked, key, left, position, now), action=action))
     return entries
 

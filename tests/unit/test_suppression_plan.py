@@ -1,5 +1,7 @@
 """What the log is told to write, given what is in force."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,8 +22,14 @@ def asked(**changes: Any) -> NewEntry:
     return NewEntry(**{**given, **changes})
 
 
-def row(key: int, kind: Kind, effect: Effect, position: int) -> dict[str, int]:
-    return {"key": key, "kind": kind, "effect": effect, "position": position}
+def row(key: int, kind: Kind, effect: Effect, position: int) -> dict[str, Any]:
+    return {
+        "key": key,
+        "kind": kind,
+        "effect": effect,
+        "position": position,
+        "at": datetime.fromtimestamp(position, UTC),
+    }
 
 
 def lift(*kinds: Kind) -> Lift:
@@ -66,6 +74,13 @@ def test_what_is_not_in_force_can_not_be_lifted() -> None:
     assert plan_lifts([lift(Kind.COMPLAINT)], [KEY], rows, Action.LIFT_BY_OPERATOR, 41, 1.5) == []
     twice = [lift(Kind.UNSUBSCRIBE), lift(Kind.UNSUBSCRIBE)]
     assert len(plan_lifts(twice, [KEY, KEY], rows, Action.LIFT_BY_OPERATOR, 41, 1.5)) == 1
+
+
+def test_a_lift_leaves_what_is_not_older_than_it() -> None:
+    rows = [row(KEY, Kind.UNSUBSCRIBE, Effect.CAMPAIGN, 3), row(KEY, Kind.MANUAL, Effect.ALL, 4)]
+    dated = replace(lift(Kind.UNSUBSCRIBE, Kind.MANUAL), older_than=4.0)
+    lifted = plan_lifts([dated], [KEY], rows, Action.LIFT_BY_CONSENT, 41, 5.0)
+    assert [(entry.kind, entry.effect) for entry in lifted] == [(Kind.UNSUBSCRIBE, Effect.ALL)]
 
 
 @pytest.mark.parametrize(

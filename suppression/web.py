@@ -1,0 +1,208 @@
+"""The subscriber's HTTP: one-click unsubscribe (RFC 8058), and the page behind the same URL.
+
+`POST /u/{token}` unsubscribes, whatever its body's type: the token decides, and a page's button may ask for more. GET,
+HEAD and OPTIONS change nothing, ever. 200 means that it is committed (S4); without a database the answer is 503 and an
+honest page. No cookie, no redirect, no script, nothing from anybody else. A token that is not ours gets 404, with the
+same work whatever is wrong with it. Tokens and addresses reach no log: the access log is off (serving.py).
+"""
+
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from urllib.parse import parse_qs
+
+import structlog
+from aiohttp import web
+
+from config.database import DatabaseUnavailable
+from suppression.consent import Consent, Consents
+from suppression.digest import Kind, Scope
+from suppression.entry import Channel, Entry, NewEntry
+from suppression.log import SuppressionLog
+from suppression.page import CONTENT_SECURITY_POLICY, Description, Pages, choose_language
+from suppression.serving import Served, serve
+from suppression.tokens import TOKEN_PATTERN, Purpose, Token, TokenError, Tokens, token_id
+
+__all__ = ["Served", "SubscriberPages", "application", "serve"]
+
+MAX_BODY_BYTES: Final = 16 * 1024
+RETRY_AFTER_SECONDS: Final = 30
+
+_SCOPES: Final = {"list": Scope.LIST, "tenant": Scope.TENANT, "everything": Scope.EVERYTHING}
+_UNDO: Final = "undo-"
+_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Server": "heed",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def choices_of(token: Token) -> list[str]:
+    """What can be stopped with this token, the narrowest first: that one a plain POST means."""
+    return ["list", "tenant", "everything"] if token.list_id else ["tenant", "everything"]
+
+
+def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool]:
+    """What a POST asks for, and whether a page's button asked.
+
+    Only our own forms, which are urlencoded, can ask for something else than the token's own scope. One-click clients
+    send urlencoded, multipart, text/plain or nothing at all, and now and then rubbish: each means to unsubscribe.
+    """
+    allowed = choices_of(token)
+    if content_type == "application/x-www-form-urlencoded":
+        try:
+            given = parse_qs(body.decode("ascii"), max_num_fields=20).get("choice", [""])[0]
+        except ValueError:
+            given = ""
+        if given.removeprefix(_UNDO) in allowed:
+            return given, True
+    return allowed[0], False
+
+
+class SubscriberPages:
+    """Handlers of the subscriber's URLs."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        log: SuppressionLog,
+        consents: Consents,
+        *,
+        describe: Callable[[Token], Awaitable[Description | None]] | None = None,
+        on_unsubscribed: Callable[[Channel], None] | None = None,
+        on_failed: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_unsubscribed` is called after each commit of a new entry, `on_failed` when a wish wasn't recorded."""
+        self._tokens = tokens
+        self._suppression_log = log
+        self._consents = consents
+        self._describe = describe
+        self._on_unsubscribed = on_unsubscribed
+        self._on_failed = on_failed
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET and HEAD: the page that asks. Changes nothing."""
+        pages = _pages(request)
+        token = self._token(request)
+        if token is None:
+            return _html(pages, pages.unknown(), 404)
+        return _html(pages, pages.ask(await self.description(token), choices_of(token)))
+
+    async def options(self, _request: web.Request) -> web.Response:
+        """OPTIONS: what is possible. Changes nothing."""
+        return web.Response(status=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
+
+    async def act(self, request: web.Request) -> web.Response:
+        """POST: unsubscribe, or what a button of the page asks for."""
+        pages = _pages(request)
+        token = self._token(request)
+        if token is None:
+            return _html(pages, pages.unknown(), 404)
+        choice, from_page = read_choice(request.content_type, await request.read(), token)
+        actor = f"token:{token_id(request.match_info['token'])}"
+        try:
+            if choice.startswith(_UNDO):
+                return await self._undo(pages, token, choice.removeprefix(_UNDO), actor)
+            return await self._unsubscribe(pages, token, choice, actor, Channel.WEB if from_page else Channel.ONE_CLICK)
+        except Exception as error:
+            return self.failed(pages, error, choice)
+
+    def failed(self, pages: Pages, error: Exception, choice: str) -> web.Response:
+        """Whatever happened, nothing was recorded as far as we know, and that is what the person is told."""
+        if not isinstance(error, DatabaseUnavailable):
+            _log.error("a subscriber's wish was not recorded", reason=type(error).__name__, place=_place(error))
+        if self._on_failed is not None:
+            self._on_failed()
+        response = _html(pages, pages.failed(choice), 503)
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
+
+    async def description(self, token: Token) -> Description | None:
+        """Who and what the token is about, if that can be known now: a page without it is as good."""
+        if self._describe is None:
+            return None
+        try:
+            return await self._describe(token)
+        except DatabaseUnavailable:
+            return None
+
+    async def _unsubscribe(self, pages: Pages, token: Token, choice: str, actor: str, channel: Channel) -> web.Response:
+        [entry] = await self._suppression_log.append([_entry(token, _SCOPES[choice], actor, channel)])
+        if self._on_unsubscribed is not None and not entry.already_in_force:
+            self._on_unsubscribed(channel)
+        allowed = choices_of(token)
+        return _html(pages, pages.done(
+            choice, entry.at, already=entry.already_in_force, more=allowed[allowed.index(choice) + 1 :],
+            undo=_can_undo(entry), description=await self.description(token),
+        ))  # fmt: skip
+
+    async def _undo(self, pages: Pages, token: Token, choice: str, actor: str) -> web.Response:
+        scope = _SCOPES[choice]
+        consent = Consent(
+            token.person,
+            scope,
+            token.tenant_id,
+            token.list_id,
+            "the person took an unsubscribe back",
+            "web page",
+            actor,
+        )
+        [recorded] = await self._consents.record([consent])
+        return _html(pages, pages.undone(recorded.at) if recorded.lifted else pages.kept())
+
+    def _token(self, request: web.Request) -> Token | None:
+        try:
+            token = self._tokens.read(request.match_info["token"])
+        except TokenError:
+            return None
+        return token if token.purpose is Purpose.ONE_CLICK else None
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised: the text or the locals of an unforeseen exception might hold an address or a token."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _can_undo(entry: Entry) -> bool:
+    return entry.kind is Kind.UNSUBSCRIBE
+
+
+def _entry(token: Token, scope: Scope, actor: str, channel: Channel) -> NewEntry:
+    return NewEntry(
+        token.person, scope, Kind.UNSUBSCRIBE, token.tenant_id, token.list_id, channel, actor, token.campaign_id,
+        token.message_id,
+    )  # fmt: skip
+
+
+def _pages(request: web.Request) -> Pages:
+    return Pages(choose_language(request.headers.get("Accept-Language", "")))
+
+
+def _html(pages: Pages, text: str, status: int = 200) -> web.Response:
+    headers = {"Content-Language": pages.language, "Vary": "Accept-Language"}
+    return web.Response(text=text, status=status, content_type="text/html", headers=headers)
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+
+
+def application(pages: SubscriberPages, more_routes: Sequence[web.RouteDef] = ()) -> web.Application:
+    """The application of the subscriber's port; `more_routes`: of other modules that share it."""
+    made = web.Application(client_max_size=MAX_BODY_BYTES)
+    path = f"/u/{{token:{TOKEN_PATTERN}}}"
+    # A token of the wrong form takes the same way as a forged one: one page, one status.
+    for each in (path, "/u/{token:[^/]*}"):
+        made.add_routes([
+            web.get(each, pages.show), web.post(each, pages.act), web.options(each, pages.options),
+        ])  # fmt: skip
+    made.add_routes(more_routes)
+    made.on_response_prepare.append(_add_headers)
+    return made
