@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import idna
 import numpy
+import numpy.typing
 
 from suppression.digest import MessageClass
 
@@ -26,6 +27,7 @@ MAX_RECEIVED = 100
 MAX_DOMAIN_CHARACTERS = 253
 
 _CR, _LF = b"\r\n"
+_BLOCK = 1 << 18
 _FIELD_START = re.compile(rb"[!-9;-~]+:")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ATOM = r"[^\s<>,;:@()\[\]\\\"]+"
@@ -116,6 +118,8 @@ def mailbox_domain(text: str) -> str | None:
 
 def domain_name(text: str) -> str | None:
     """A domain name as A-labels in lower case; None when it can't be one. Underscores are let through."""
+    if len(text) > MAX_DOMAIN_CHARACTERS:
+        return None  # A-labels are no shorter than U-labels, and their making takes long
     if not text.isascii():
         try:
             text = idna.encode(text, uts46=True).decode("ascii")
@@ -166,11 +170,17 @@ def refuse(
 
 def has_bare_line_ends(raw: bytes) -> bool:
     """True when a CR or LF is not half of a CRLF: what one server reads as text ends the message at another (M2)."""
+    if raw.startswith(b"\n") or raw.endswith(b"\r"):
+        return True
     octets = numpy.frombuffer(raw, numpy.uint8)
-    # As a vector: counting three times takes ten times as long at 50 kB. The CRs, moved on by one, must be the LFs.
-    returns: bytes = (octets == _CR).tobytes()
-    feeds: bytes = (octets == _LF).tobytes()
-    return b"\0" + returns != feeds + b"\0"
+    # As vectors, which is ten times as fast as counting at 50 kB; in blocks, so that a large message costs no memory.
+    return any(_unpaired(octets[start : start + _BLOCK + 1]) for start in range(0, len(octets), _BLOCK))
+
+
+def _unpaired(octets: "numpy.typing.NDArray[numpy.uint8]") -> bool:
+    returns: bytes = (octets[:-1] == _CR).tobytes()
+    feeds: bytes = (octets[1:] == _LF).tobytes()
+    return returns != feeds
 
 
 def _bad_octets(raw: bytes) -> str | None:

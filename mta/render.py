@@ -3,8 +3,8 @@
 `Renderer.prepare` does once per message all that its recipients share: parse, drop and add fields, canonicalise, hash,
 stuff dots. `Renderer.render` makes the tokens, signs and joins; it neither blocks nor keeps anything.
 A campaign message always gets List-Unsubscribe and List-Unsubscribe-Post of the daemon's own (K3), whatever the
-submitter wrote there; a transactional one gets and keeps none. Everything else of the submitter's stays as it is, also
-signatures: content is never re-encoded, 8-bit content never downgraded.
+submitter wrote there; a transactional one gets none. Everything else of the submitter's stays as it is, signatures too:
+content is never re-encoded, and 8-bit content never downgraded, since a signature would not outlive either.
 Raises `RenderError` for content that may not be sent, `SigningError` where a signature can't be made (K1).
 """
 
@@ -19,8 +19,11 @@ from mta.signing import Signer, SigningKey
 from suppression.digest import MessageClass
 from suppression.tokens import Purpose, Token, Tokens
 
-ALWAYS_DROPPED = frozenset((b"return-path", b"bcc", b"resent-bcc", b"list-unsubscribe", b"list-unsubscribe-post"))
-"""Never passed on: what only final delivery writes, what names hidden recipients, and what is ours to say."""
+ALWAYS_DROPPED = frozenset((b"return-path", b"bcc", b"resent-bcc"))
+"""Never passed on: what only final delivery writes, and what names hidden recipients."""
+
+REPLACED = frozenset((b"list-unsubscribe", b"list-unsubscribe-post"))
+"""In campaign mail the daemon's to say."""
 
 MAX_MAIL_DOMAIN_CHARACTERS = 190
 """63 for the token, one for the "@": an address has 254 at most (RFC 5321 §4.5.3.1.3)."""
@@ -134,8 +137,10 @@ class Renderer:
             raise RenderError("the content holds NUL, or a CR or LF that is not part of CRLF")
         message = parse(raw)
         campaign = message_class is MessageClass.CAMPAIGN
-        fields = [_clean(raw_field) for raw_field in message.fields if name_of(raw_field) not in self._dropped]
-        names = {name_of(raw_field) for raw_field in fields}
+        dropped = self._dropped | REPLACED if campaign else self._dropped
+        named = [(name_of(raw_field), raw_field) for raw_field in message.fields]
+        fields = [_clean(raw_field) for name, raw_field in named if name not in dropped]
+        names = {name for name, _ in named} - dropped
         if b"date" not in names:
             fields.append(f"Date: {date_text(received_at)}\r\n".encode("ascii"))
         if b"feedback-id" not in names:

@@ -1,8 +1,8 @@
 """DKIM signatures (RFC 6376, RFC 8301, RFC 8463): relaxed/relaxed, by OpenSSL, the body hashed once a message.
 
-dkimpy canonicalises header fields, once a message. The body goes through `canonical_body`, which gives what dkimpy's
-gives (a property test holds them together) but as a vector, without a regular expression whose time is the square of a
-run of blanks.
+dkimpy canonicalises header fields, where there is anything to do. The body goes through `canonical_body`, which gives
+what dkimpy's gives but as a vector, without a regular expression whose time is the square of a run of blanks. Property
+tests hold both together.
 A `Signer` belongs to one message. It hashes what all its recipients share once; per recipient it adds the fields that
 differ and the signature's own field, and signs. Domain and selector are checked before they come near a header.
 Raises `SigningError`, whose text names the key and never its material: a message that can't be signed must not go (K1).
@@ -164,9 +164,12 @@ def dns_record(key: Published) -> tuple[str, tuple[str, ...]]:
 def canonical_body(body: bytes) -> bytes:
     """The relaxed form (RFC 6376 §3.4.4) of a body that is empty or ends in CRLF and has no other CR or LF."""
     octets = numpy.frombuffer(body, numpy.uint8)
-    blank = (octets == _SPACE) | (octets == _TAB)
+    blank = octets == _SPACE
+    blank |= octets == _TAB
     # Of each run of blanks the last one stays, and none does before a line end.
-    dropped = blank[:-1] & (blank[1:] | (octets[1:] == _CR))
+    dropped = octets[1:] == _CR
+    dropped |= blank[1:]
+    dropped &= blank[:-1]
     if dropped.any():
         body = octets[:-1][~dropped].tobytes() + b"\n"
     body = body.replace(b"\t", b" ").rstrip(b"\r\n")
@@ -180,8 +183,16 @@ def body_hash(body: bytes) -> bytes:
 
 def canonical_fields(raw_fields: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     """Name and complete relaxed form (RFC 6376 §3.4.2, with CRLF) of each raw field."""
-    pairs = [raw_field.split(b":", 1) for raw_field in raw_fields]
-    return [(name, name + b":" + value) for name, value in Relaxed.canonicalize_headers(pairs)]
+    return [_canonical_field(raw_field) for raw_field in raw_fields]
+
+
+def _canonical_field(raw_field: bytes) -> tuple[bytes, bytes]:
+    name, _, value = raw_field.partition(b":")
+    if value.find(b"\r\n") == len(value) - 2 and b"  " not in value and b"\t" not in value:
+        name = name.lower()  # neither folded nor with runs of blanks: there is nothing for dkimpy to do
+        return name, name + b":" + value.strip() + b"\r\n"
+    ((name, value),) = Relaxed.canonicalize_headers([(name, value)])
+    return name, name + b":" + value
 
 
 class Signer:

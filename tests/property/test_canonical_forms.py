@@ -1,15 +1,16 @@
 """Our canonical forms are dkimpy's on random messages, and whatever is rendered verifies."""
 
 import hashlib
+import re
 from base64 import b64encode
 
 from dkim.canonicalization import Relaxed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mta.message import parse, refuse
+from mta.message import has_bare_line_ends, mailbox_domain, parse, refuse
 from mta.render import stuffed
-from mta.signing import RSA_SHA256, body_hash, canonical_body
+from mta.signing import RSA_SHA256, body_hash, canonical_body, canonical_fields
 from suppression.digest import MessageClass
 from tests.support.mail import rendered
 from tests.support.verifiers import dkimpy_verdicts, signing_key, unstuffed
@@ -42,6 +43,22 @@ def test_our_body_is_dkimpys(body: bytes) -> None:
     assert body_hash(body) == b64encode(hashlib.sha256(Relaxed.canonicalize_body(body)).digest())
 
 
+@given(fields)
+@example(b"A:\r\n")
+@example(b"A: \x0b\r\n")
+@example(b"A: b \r\n")
+def test_our_field_is_dkimpys(raw_field: bytes) -> None:
+    ((name, value),) = Relaxed.canonicalize_headers([raw_field.split(b":", 1)])
+    assert canonical_fields([raw_field]) == [(name, name + b":" + value)]
+
+
+@given(st.text() | st.text('a@<>(),;:"\\. =?[]\u3002\xfc', max_size=30))
+def test_any_text_has_a_domain_or_none(text: str) -> None:
+    domain = mailbox_domain(text)
+    assert domain is None or (domain.isascii() and domain == domain.lower() and "@" not in domain)
+    assert domain is None or mailbox_domain(f"Shop <a@{domain}>") == domain
+
+
 @settings(deadline=None)
 @given(headers, bodies | lines)
 def test_whatever_is_rendered_verifies(header: bytes, body: bytes) -> None:
@@ -55,6 +72,11 @@ def test_the_peer_sees_what_was_stuffed(text: bytes) -> None:
     wire = stuffed(text)
     assert unstuffed(wire) == text
     assert b"\r\n.\r\n" not in b"\r\n" + wire + b"\r\n"
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"])).map(b"".join))
+def test_bare_line_ends_are_found(raw: bytes) -> None:
+    assert has_bare_line_ends(raw) == bool(re.search(rb"\r(?!\n)|(?<!\r)\n", raw))
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b":", b" ", b"A", b"From: a@example.com", b"\0"]) | octets))

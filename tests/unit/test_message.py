@@ -4,7 +4,15 @@ import time
 
 import pytest
 
-from mta.message import MAX_HEADER_OCTETS, MAX_LINE_OCTETS, MAX_RECEIVED, mailbox_domain, parse, refuse
+from mta.message import (
+    MAX_HEADER_OCTETS,
+    MAX_LINE_OCTETS,
+    MAX_RECEIVED,
+    has_bare_line_ends,
+    mailbox_domain,
+    parse,
+    refuse,
+)
 from suppression.digest import MessageClass
 
 HEAD = b"From: news@example.com\r\nTo: someone@example.org\r\n"
@@ -203,6 +211,21 @@ def test_8_bit_content_is_known() -> None:
 )
 def test_refusals(raw: bytes, code: str | None) -> None:
     assert reply_to(raw) == code
+
+
+@pytest.mark.parametrize("bare", [b"\r", b"\n"])
+@pytest.mark.parametrize("place", [0, 1, 2**18 - 1, 2**18, 2**18 + 1, 2**19 + 1])
+def test_a_bare_line_end_is_found_wherever_it_is(bare: bytes, place: int) -> None:
+    clean = b"x" * (2**18 - 1) + b"\r\n" + b"y" * 2**18 + b"\r\n"
+    assert not has_bare_line_ends(clean)
+    assert has_bare_line_ends(clean[:place] + bare + clean[place:])
+
+
+@pytest.mark.parametrize("raw", [b"\r", b"\n", b"\n\r", b"\r\r\n", b"\r\n\n", b"x\r", b"\nx"])
+def test_short_bare_line_ends(raw: bytes) -> None:
+    assert has_bare_line_ends(raw)
+    assert not has_bare_line_ends(b"")
+    assert not has_bare_line_ends(b"\r\n\r\n")
 
 
 def test_8_bit_content_is_refused_where_it_is_not_permitted() -> None:

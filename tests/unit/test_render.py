@@ -44,8 +44,16 @@ def test_the_submitters_unsubscribe_fields_give_way() -> None:
     assert len(message.values(b"List-Unsubscribe")) == 1
     assert message.values(b"List-Unsubscribe-Post") == [b"List-Unsubscribe=One-Click"]
     assert b"example.org" not in b"".join(message.fields)
-    assert seen(raw, TRANSACTIONAL).values(b"List-Unsubscribe") == []
-    assert seen(raw, TRANSACTIONAL).values(b"List-Unsubscribe-Post") == []
+
+
+def test_transactional_mail_is_given_no_way_to_unsubscribe() -> None:
+    message = seen(PLAIN, TRANSACTIONAL)
+    assert message.values(b"List-Unsubscribe") == message.values(b"List-Unsubscribe-Post") == []
+
+
+def test_what_is_forwarded_keeps_the_fields_that_others_signed() -> None:
+    raw = HEAD + b"List-Unsubscribe: <https://example.org/x>\r\n\r\nx\r\n"
+    assert seen(raw, TRANSACTIONAL).values(b"List-Unsubscribe") == [b"<https://example.org/x>"]
 
 
 def test_the_return_path_is_a_token() -> None:
