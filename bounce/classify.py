@@ -14,8 +14,9 @@ Permanence is the code's business: the text says why, the code says whether it l
 
 import functools
 import importlib.resources
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bounce.outcome import BounceClass
 from bounce.patterns import PatternSet, linear
@@ -41,10 +42,10 @@ _CAUTION: tuple[BounceClass, ...] = (
     C.MAILBOX_FULL,
     C.MAILBOX_DISABLED,
     C.MOVED,
+    C.NETWORK,
     C.NULL_MX,
     C.UNKNOWN_HOST,
     C.UNKNOWN_USER,
-    C.NETWORK,
     C.EXPIRED,
 )
 _RANK = {bounce_class: rank for rank, bounce_class in enumerate(_CAUTION)}
@@ -91,6 +92,13 @@ _SPECIFIC_CODES: dict[str, BounceClass] = {
     "7.509": C.AUTHENTICATION,
     "7.515": C.AUTHENTICATION,
 }
+
+_SENDER_CODES = frozenset({"1.7", "1.8"})
+_BEFORE_RCPT = linear(
+    r"(?i)in reply to (?:mail|helo|ehlo)|after (?:mail from|sending mail|helo|ehlo|initial connection)|in response to (?:mail|helo|ehlo)"
+    r"|>>> (?:mail from|ehlo|helo)|\[(?:mail_from|helo|ehlo)\]|did not like our (?:mail|helo|ehlo)|but (?:my name|sender) was rejected"
+    r"|does not like (?:sender|helo)|mail from command|(?:helo|ehlo) command|smtp:(?:mail|helo|ehlo)"
+)
 
 # By subject alone: a direction, no more. x.1.x stays OTHER, as "something with an address" is no unknown user.
 _SUBJECTS: dict[str, BounceClass] = {
@@ -155,16 +163,29 @@ class Classifier:
         """Every rule that finds its pattern in `text`, after addresses were taken out of it."""
         return [self.rules[index] for index in self._patterns.matches(_essence(text))]
 
-    def cause(self, text: str, status: str = "", reply_code: int = 0) -> Cause:
-        """The most likely cause, or `Cause(OTHER, "")`. `status` is "5.1.1" or "", `reply_code` 0 where unknown."""
+    def cause(self, text: str, status: str = "", reply_code: int = 0, *, before_rcpt: bool = False) -> Cause:
+        """The most likely cause, or `Cause(OTHER, "")`. `status` is "5.1.1" or "", `reply_code` 0 where unknown.
+
+        `before_rcpt`: known to answer HELO or MAIL (the text or the code may say so too). Then "unknown user" or "no
+        such domain" is about the sender, and a matter of policy.
+        """
+        cause = self._cause(text, status, reply_code)
+        if cause.bounce_class not in ABOUT_THE_PERSON | {C.OTHER}:
+            return cause
+        about_sender = (
+            before_rcpt or status.partition(".")[2] in _SENDER_CODES or _BEFORE_RCPT.search(text[:TEXT_CHARACTERS])
+        )
+        return replace(cause, bounce_class=C.POLICY, certain=False) if about_sender else cause
+
+    def _cause(self, text: str, status: str, reply_code: int) -> Cause:
         found = self.matching(text)
         detail = status.partition(".")[2]
         expired = detail == "4.7" or any(rule.bounce_class is C.EXPIRED for rule in found)
         strong = [rule for rule in found if not rule.weak]
         if strong:
             told = _CAUTION[min(_RANK[rule.bounce_class] for rule in strong)]
-            if told is C.NETWORK and detail == "4.7":
-                told = C.EXPIRED
+            if told is C.UNKNOWN_USER and detail == "1.6":
+                told = C.MOVED
             return Cause(told, "text", any(rule.certain and rule.bounce_class is told for rule in strong), expired)
         if detail in _SPECIFIC_CODES:
             doubted = any(rule.bounce_class not in ABOUT_THE_PERSON for rule in found)
@@ -210,10 +231,14 @@ def shipped() -> Classifier:
 
 # What names a person or a machine is no evidence: "spam@…" would be found by the rules. Nor are the codes that open
 # each line of a long reply, in the middle of its sentences, nor the words that IronPort puts before any reply.
-_NAMES = linear(r"[^\s<>()\[\],;\"'@:]+@[^\s<>()\[\],;\"'@]+")
-_LINE_CODES = linear(r"(?i) [245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} | - unknown address error\b")
-_SPACES = linear(r"[\s\x00-\x20]+")
+_NAME = re.compile(r"[^\s<>()\[\],;\"'@:]*@[^\s<>()\[\],;\"'@]+")
+_LINE_CODES = re.compile(r" [245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} | - unknown address error\b", re.IGNORECASE)
+_WORD_CHARACTERS = 200
 
 
 def _essence(text: str) -> str:
-    return _LINE_CODES.sub(" ", _SPACES.sub(" ", _NAMES.sub("<address>", text[:TEXT_CHARACTERS])))
+    words = text[:TEXT_CHARACTERS].split()
+    if "@" in text:
+        # Word by word and bounded, as this pattern alone would take the square of a word's length.
+        words = [_NAME.sub("<address>", word[:_WORD_CHARACTERS]) if "@" in word else word for word in words]
+    return _LINE_CODES.sub(" ", " ".join(words))

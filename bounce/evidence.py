@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from bounce.fields import DeliveryStatus, FeedbackReport, delivery_status, feedback_report
 from bounce.mime import Entity, Headers, decoded_words, parse
 from bounce.text import Notice, addresses, notice
+from bounce.vocabulary import PURE_MAIL_SYSTEM
 
 MAX_TOKEN_CANDIDATES = 40
 MAX_REPORTS = 50
@@ -61,7 +62,8 @@ class Evidence:
     def people_of_original(self) -> list[str]:
         """To and Cc of the returned original, in order, without repetition."""
         found: dict[str, str] = {}
-        for name in ("to", "cc", "x-original-to"):
+        headers = ("to", "cc") if any(self.original_values(name) for name in ("to", "cc")) else ("x-original-to",)
+        for name in headers:
             for value in self.original_values(name)[:5]:
                 for address in addresses(value):
                     found.setdefault(address.lower(), address)
@@ -86,7 +88,7 @@ def collect(message: bytes) -> Evidence:
 
 def _sort(entity: Entity, evidence: Evidence) -> None:
     kind = entity.content_type
-    if entity is not evidence.top and kind in _ORIGINAL_TYPES:
+    if entity is not evidence.top and (kind in _ORIGINAL_TYPES or _is_message(entity)):
         _take_original(entity, evidence)
     elif kind in _STATUS_TYPES:
         status = delivery_status(_plain_body(entity))
@@ -112,6 +114,12 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
         )
 
 
+def _is_message(entity: Entity) -> bool:
+    """A body part that is itself a message: its own MIME header was forgotten."""
+    names = {name for name, _ in entity.headers}
+    return "received" in names or {"message-id", "from", "date"} <= names
+
+
 def _plain_body(entity: Entity) -> bytes:
     """A report part's body; some gateways encode what must not be encoded, some put a MIME message into it."""
     if entity.first("content-transfer-encoding").strip().lower() in {"base64", "quoted-printable"}:
@@ -123,7 +131,9 @@ def _take_original(entity: Entity, evidence: Evidence) -> None:
     evidence.has_original_part = True
     if evidence.original:
         return
-    if entity.children:
+    if _is_message(entity):
+        evidence.original = entity.headers
+    elif entity.children:
         evidence.original = entity.children[0].headers
         evidence.wrapped = _wrapped_status(entity.children[0])
     else:
@@ -145,12 +155,22 @@ def _complete(evidence: Evidence) -> None:
         evidence.text = evidence.html
 
 
-def _without_prose(body: bytes, start: re.Pattern[bytes]) -> bytes:
-    """`body` from the paragraph in which the fields start."""
+def _start_of_fields(body: bytes, start: re.Pattern[bytes]) -> int:
+    """Where the fields begin: with the paragraph before the one that names a recipient, if that holds fields too."""
     match = start.search(body)
-    position = match.start() if match else 0
-    paragraph = body.rfind(b"\n\n", 0, position)
-    return body[max(paragraph, 0) :]
+    position = body.rfind(b"\n\n", 0, match.start()) if match else 0
+    before = body.rfind(b"\n\n", 0, max(position, 0))
+    if _REPORTING.match(body[before if before > 0 else 0 : max(position, 0)].lstrip()):
+        position = before
+    return max(position, 0)
+
+
+_REPORTING = re.compile(rb"(?i)(?:reporting-mta|original-envelope-id|received-from-mta|arrival-date)[ \t]*:")
+
+
+def _is_report(headers: Headers) -> bool:
+    values = {name: value for name, value in headers if name in {"from", "return-path"}}
+    return values.get("return-path", "").strip() == "<>" or bool(PURE_MAIL_SYSTEM.search(values.get("from", "")))
 
 
 def read_notice(evidence: Evidence) -> Notice:
@@ -159,14 +179,20 @@ def read_notice(evidence: Evidence) -> Notice:
     Report fields that lost their MIME part stand in that text, and are read from there.
     """
     parted = notice(evidence.text)
+    if parted.rest and _is_report(parted.original):
+        # A gateway returns a notice in words of its own: what counts is in the inner one.
+        inner = notice(parted.rest)
+        parted = Notice(f"{parted.text}\n\n{inner.text}", inner.original, "")
     if not evidence.original:
         evidence.original = parted.original
     if "-" in parted.text and (evidence.status is None or not evidence.reports):
         body = parted.text.encode("utf-8", "replace")
         if evidence.status is None and _STATUS_IN_TEXT.search(body):
-            evidence.status = delivery_status(_without_prose(body, _STATUS_IN_TEXT))
+            position = _start_of_fields(body, _STATUS_IN_TEXT)
+            evidence.status = delivery_status(body[position:])
+            parted.text = body[:position].decode("utf-8", "replace")
         if not evidence.reports and _FEEDBACK_IN_TEXT.search(body):
-            evidence.reports.append(feedback_report(_without_prose(body, _FEEDBACK_IN_TEXT)))
+            evidence.reports.append(feedback_report(body[_start_of_fields(body, _FEEDBACK_IN_TEXT) :]))
     return parted
 
 

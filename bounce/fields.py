@@ -78,6 +78,9 @@ def _recipient(group: Headers) -> RecipientFields:
     diagnostics = [untyped_diagnostic(value) for name, value in group if name == "diagnostic-code"]
     # Sun's server gives the reason as a comment to the code.
     comment = _first(group, "status").partition("(")[2].rstrip(") ")
+    if original and "." not in final.rpartition("@")[2]:
+        # A name inside of the reporting host: what was sent to is the address.
+        final = original
     return RecipientFields(
         address=final or original or actual,
         original=original,
@@ -127,6 +130,7 @@ def status(value: str) -> str:
 
 _UTF8_XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _IN_BRACKETS = re.compile(r"<([^<>\s]{0,400}@[^<>\s]{1,400}|\"[^\"]{0,100}\"@[^<>\s]{1,400})>")
+_SOURCE_ROUTE = re.compile(r"@[\w.-]{1,255}(?:,@[\w.-]{1,255}){0,8}:(?=[^\s:]{1,100}@)")
 _BARE = re.compile(
     r"(\"[^\"@]{1,100}\"@[^\s<>()\",;]{1,255}|[^\s<>()\",;:@]{1,100}(?:[:][^\s<>()\",;:@]{1,100})?@[^\s<>()\",;:@]{1,255})"
 )
@@ -148,6 +152,7 @@ def _character(match: re.Match[str]) -> str:
 
 def address_in(text: str) -> str:
     """The first thing in `text` that has the form of an address, or ""."""
+    text = _SOURCE_ROUTE.sub("", text)
     match = _IN_BRACKETS.search(text) or _BARE.search(text)
     return clean_address(match.group(1)) if match else ""
 

@@ -74,12 +74,15 @@ def _mend_start(message: bytes) -> bytes:
     return message
 
 
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}")
+
+
 def _entity(data: bytes, depth: int, default_type: str) -> Entity:
     header_end = _header_end(data)
     entity = Entity(fields(data[: min(header_end, MAX_HEADER_BYTES)]), data[header_end:].removeprefix(b"\n"))
     announced = entity.first("content-type")
-    media_type = announced.partition(";")[0].strip().lower()
-    entity.content_type = media_type if "/" in media_type else default_type
+    media_type = _MEDIA_TYPE.match(announced)
+    entity.content_type = media_type.group().lower() if media_type else default_type
     if depth < MAX_DEPTH:
         _add_children(entity, announced, depth)
     return entity
@@ -144,6 +147,8 @@ def fields(block: bytes) -> Headers:
 def _value(parts: list[bytes]) -> str:
     raw = parts[0] if len(parts) == 1 else b" ".join(part.strip() for part in parts)
     raw = raw[:MAX_VALUE_BYTES].strip()
+    if b"\x1b$" in raw:
+        return raw.decode("iso-2022-jp", "replace")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -197,7 +202,7 @@ def _sniffed_boundary(body: bytes) -> bytes:
     return boundary if body.find(b"\n--" + boundary, match.end(1)) >= 0 else b""
 
 
-_PARAMETER = re.compile(r";\s*([\w*-]{1,40})\s*=\s*(?:\"([^\"]{0,300})\"?|([^\s;\"]{1,300}))")
+_PARAMETER = re.compile(r"[;\s]\s*([\w*-]{1,40})\s*=\s*(?:\"([^\"]{0,300})\"?|([^\s;\"]{1,300}))")
 
 
 def parameter(value: str, name: str) -> str:

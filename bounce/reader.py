@@ -121,7 +121,7 @@ def _complainants(evidence: Evidence) -> list[str]:
         found = [address for value in evidence.original_values(name) for address in addresses(value)]
         if found:
             return found[:1]
-    people = evidence.people_of_original
+    people = [address for value in evidence.original_values("to")[:2] for address in addresses(value)]
     return people if len(people) == 1 else []
 
 
@@ -208,6 +208,7 @@ def _reported_recipient(group: RecipientFields, parted: Notice, delayed: bool, c
         cause = better if better.told_by == "text" else cause
     if action in {Action.DELIVERED, Action.RELAYED, Action.EXPANDED}:
         cause = Cause(BounceClass.NONE, "")
+    cause = _late(cause, action)
     return Recipient(
         address=group.address,
         action=action,
@@ -221,6 +222,15 @@ def _reported_recipient(group: RecipientFields, parted: Notice, delayed: bool, c
         certain=_is_certain(cause, code, said, parted.text),
         original=group.original,
     )
+
+
+def _late(cause: Cause, action: Action | None) -> Cause:
+    """A delay that nothing explains is a matter of time."""
+    unexplained = cause.told_by not in {"text", "code"} and cause.bounce_class in {
+        BounceClass.OTHER,
+        BounceClass.POLICY,
+    }
+    return Cause(BounceClass.EXPIRED, "") if action is Action.DELAYED and unexplained else cause
 
 
 def _action_by(code: str, delayed: bool) -> Action:
@@ -264,7 +274,7 @@ _ANSWERED_DATA = linear(
     r"(?i)in reply to (?:end of )?data|after (?:end of )?data|end of data|final data|after data|>>> data|smtp command\W+data|failed after i sent the message|text command|\[(?:data|eod|dot)\]"
 )
 _CODES_OF_PERSON = frozenset(
-    {"1.0", "1.1", "1.2", "1.3", "1.6", "1.10", "1.351", "2.1", "4.4", "4.1", "4.310", "4.312", "7.17", "7.18"}
+    {"1.0", "1.1", "1.2", "1.3", "1.6", "1.10", "1.351", "4.4", "4.1", "4.310", "4.312", "7.17", "7.18"}
 )
 
 
@@ -284,12 +294,12 @@ def _is_certain(cause: Cause, code: str, said: str, prose: str) -> bool:
 
 def _prose(evidence: Evidence, parted: Notice) -> _Judgement:
     if _is_bounce_notice(evidence, parted):
-        judged = _notice(evidence, parted)
-        if judged is not None:
-            return judged
         if evidence.wrapped is not None and evidence.wrapped.recipients:
             evidence.status = evidence.wrapped
             return _delivery_status(evidence, parted)
+        judged = _notice(evidence, parted)
+        if judged is not None:
+            return judged
     subject = evidence.subject.strip()
     first_line = next((line for line in parted.text.splitlines() if line.strip()), "")[:200]
     if UNSUBSCRIBE.search(subject) or (not subject and UNSUBSCRIBE.search(first_line)):
@@ -329,6 +339,8 @@ def _is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     if evidence.top.first("x-failed-recipients"):
         return True
     subject = evidence.subject
+    if MAIL_SYSTEM.search(evidence.sender) and _QUOTES_DIALOGUE.search(parted.text[:TEXT_CHARACTERS]):
+        return True
     if AUTO_REPLY_SUBJECT.search(subject) or _FORWARDED.search(subject):
         return False
     named = bool(FAILURE_SUBJECT.search(subject) or DELAY.search(subject))
@@ -345,6 +357,11 @@ def _is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
         return system or returned
     # A postmaster may be a person, who writes about mail: then nothing stands as in a mail system's list of failures.
     return system and returned and any(failure.strong for failure in failures(parted.text, _outsiders(evidence)))
+
+
+_QUOTES_DIALOGUE = linear(
+    r"(?is)(?:^|\n)\s*5\d\d[ -].*\n\s*rcpt to:|(?:^|\n)\s*(?:>>> )?rcpt to:.*\n\s*(?:<<< )?5\d\d[ -]"
+)
 
 
 def _notice(evidence: Evidence, parted: Notice) -> _Judgement | None:
@@ -402,9 +419,15 @@ def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], 
         return [Failure(person, "", True) for person in people if person.lower() in mentioned], RecognisedBy.ORIGINAL
     if len(people) == 1:
         return [Failure(people[0], "", True)], RecognisedBy.ORIGINAL
-    if len(mentioned) == 1:
+    if len(mentioned) == 1 and not _ROLE.match(mentioned[0]):
         return [Failure(mentioned[0], "", False)], RecognisedBy.TEXT
     return [], RecognisedBy.TEXT
+
+
+_ROLE = re.compile(
+    r"(?:support|help|helpdesk|service|contact|info|postmaster|abuse|admin|administrator|hostmaster|webmaster|noc|security|no-?reply|mailer-daemon)[\w.+-]{0,20}@",
+    re.I,
+)
 
 
 def _contradicted(headed: list[str], laid_out: list[Failure], evidence: Evidence) -> bool:
@@ -435,6 +458,7 @@ def _outsiders(evidence: Evidence) -> set[str]:
         for value in evidence.original_values(name)
         for address in addresses(value)
     }
+    outsiders |= {address.lower() for address in addresses(evidence.text) if _ROLE.match(address)}
     return outsiders - {person.lower() for person in evidence.people_of_original}
 
 
@@ -447,6 +471,7 @@ def _told(address: str, said: str, kind: Kind, by: RecognisedBy, own_words: str 
         wider = shipped().cause(said, code, reply)
         cause = wider if cause is None or wider.told_by == "text" else cause
     action = Action.DELAYED if kind is Kind.DELAY else Action.FAILED if kind is Kind.BOUNCE else None
+    cause = _late(cause, action)
     return Recipient(
         address=address,
         action=action,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from bounce.fields import clean_address
 from bounce.mime import Headers, fields
 from bounce.patterns import linear
+from bounce.vocabulary import FAILED_WORDS
 
 MAX_LINES = 400
 MAX_LINE_CHARACTERS = 1000
@@ -43,10 +44,11 @@ _MARKER = linear(
 
 @dataclass(slots=True)
 class Notice:
-    """What a notice says before the returned original, and the original's header as far as it is there."""
+    """What a notice says before the returned original, the original's header and what follows that, as far as there."""
 
     text: str = field(repr=False)
     original: Headers = field(repr=False)
+    rest: str = field(default="", repr=False)
 
 
 def notice(text: str) -> Notice:
@@ -67,7 +69,8 @@ def notice(text: str) -> Notice:
     if not ends:
         return Notice("\n".join(lines), summary)
     start = block if block is not None else ends[0]
-    return Notice("\n".join(lines[: min(ends)]), _original(lines[start:]) or summary)
+    rest = "\n".join(lines[_block_end(lines, block) :]) if block is not None else ""
+    return Notice("\n".join(lines[: min(ends)]), _original(lines[start:]) or summary, rest)
 
 
 def _is_summary(lines: list[str], block: int) -> bool:
@@ -140,6 +143,8 @@ _TAIL = re.compile(
     r"^[>\"'\u201d\u300d)\]]{0,3}\s{0,3}(?:\(?<?\s*(?:mailto:)?[^\s>)]{0,300}@[^\s>)]{0,300}[>)]{1,2}\s{0,3})?"
     r"(?:$|[:,;\u3001\uff1a]|\.{2,}|\.?$|[(\[]|\s-|on \w{3},|\s{2,}|\t)"
 )
+_ALONE = re.compile(r"[>\"'\])]{0,3}\W{0,3}$")
+_MAILBOX = re.compile(r"[\"']?\s{1,3}<([^\s<>]{1,255}@[^\s<>]{1,255})>")
 _COMMAND = re.compile(r"(?:rcpt\s{1,3}to|data|recipient)\s{0,3}:?\s{0,3}<?\s{0,3}$", re.I)
 _REPLY_LEAD = re.compile(r"^[\s<>\-*]{0,12}(?:[2-5]\d\d[ -])?(?:[245]\.\d{1,3}\.\d{1,3} )?<?$")
 _REPLY_TAIL = re.compile(r"^>?(?:\.{2,3}|:)\s")
@@ -170,7 +175,7 @@ def failures(text: str, outsiders: Collection[str]) -> list[Failure]:
     heads: list[tuple[int, str, str, bool]] = []
     for number, line in enumerate(lines):
         if "@" in line and len(heads) < MAX_RECIPIENTS:
-            heads.extend((number, *head) for head in _heads(line))
+            heads.extend((number, *head) for head in _heads(line, _is_prose(lines, number)))
     strong = [head for head in heads if head[3]]
     strong = _others(strong, outsiders) or strong or _others(heads, outsiders)
     starts = [number for number, *_ in strong]
@@ -188,7 +193,19 @@ def _others(heads: list[tuple[int, str, str, bool]], outsiders: Collection[str])
     return [head for head in heads if head[1].lower() not in outsiders]
 
 
-def _heads(line: str) -> list[tuple[str, str, bool]]:
+_WRAPPED_CHARACTERS = 50
+
+
+def _is_prose(lines: list[str], number: int) -> bool:
+    """Whether line `number` goes on with a sentence, so that an address at its start is only where the line broke."""
+    before = lines[number - 1].rstrip() if number else ""
+    if len(before) < _WRAPPED_CHARACTERS or before[-1] in ":\uff1a-=*_.,;>)]|}" or "@" in before:
+        return False
+    indent, indent_before = (len(text) - len(text.lstrip()) for text in (lines[number], before))
+    return indent <= indent_before
+
+
+def _heads(line: str, prose: bool) -> list[tuple[str, str, bool]]:
     """(address, rest of the line, strong) for the addresses in `line` that stand where a recipient stands."""
     found: list[tuple[str, str, bool]] = []
     for match in _ADDRESS.finditer(line):
@@ -196,15 +213,23 @@ def _heads(line: str) -> list[tuple[str, str, bool]]:
         if not address:
             continue
         before, after = line[: match.start()], line[match.end() :]
-        leads = bool(_LEAD.match(before))
-        if _COMMAND.search(before) or (leads and (_TAIL.match(after) or _speaks_of_failure(after))):
+        bracketed = _MAILBOX.match(after)
+        if bracketed and clean_address(bracketed.group(1)):
+            # A mailbox whose display name is an address.
+            address, after = clean_address(bracketed.group(1)), after[bracketed.end() :]
+        leads = bool(_LEAD.match(before)) and not (prose and _ALONE.match(after))
+        if _COMMAND.search(before):
+            # With the command: which one was refused is half of the meaning.
+            found.append((address, line, True))
+            break
+        if leads and (_TAIL.match(after) or _speaks_of_failure(after)):
             found.append((address, after.lstrip("> :\t\"'"), True))
             break
         if _REPLY_LEAD.match(before) and _REPLY_TAIL.match(after):
             found.append((address, line, True))
             break
         if _LABEL.match(before) and _TAIL.match(after):
-            found.append((address, after.lstrip("> :\t"), False))
+            found.append((address, after.lstrip("> :\t"), bool(FAILED_WORDS.search(before))))
             break
     return found
 

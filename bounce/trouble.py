@@ -17,6 +17,8 @@ from bounce.patterns import linear
 
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 
+_BEFORE_RCPT = _BEFORE_MAIL | {Stage.MAIL}
+
 ABOUT_US = frozenset(
     {
         BounceClass.REPUTATION,
@@ -72,7 +74,7 @@ def from_reply(stage: Stage, code: int, text: str, *, remote_mta: str, recipient
     if not 400 <= code < 600:
         return _outcome(stage, code, text, remote_mta, recipient, BounceClass.SYSTEM, Action.DELAYED, "4.5.0")
     quoted = enhanced_status(text)
-    bounce_class = shipped().cause(text, quoted, code).bounce_class
+    bounce_class = shipped().cause(text, quoted, code, before_rcpt=stage in _BEFORE_RCPT).bounce_class
     action = Action.FAILED if _is_final(stage, code, text, bounce_class) else Action.DELAYED
     detail = quoted.partition(".")[2] or _STATUS_OF_CLASS.get(bounce_class, "0.0")
     status = f"{5 if action is Action.FAILED else 4}.{detail}"

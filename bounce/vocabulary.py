@@ -10,7 +10,7 @@ MAIL_SYSTEM = linear(
     r"(?i)(?:^|[<\s\"(])(?:mailer-?_?daemon|mail-?daemon|mdaemon|maildaemon|post[-_]?master|post-?office|"
     r"mail-?delivery[\w.-]*|bounces?|no-?reply-?bounce|microsoftexchange[0-9a-f]*|mailadmin|mailsystem)@?\b"
     r"|mail delivery (?:sub)?system|mail deliver system|system administrator|mail system|mail administrator"
-    r"|delivery (?:sub)?system|internet mail delivery|mailzustellsystem|mail router"
+    r"|delivery (?:sub)?system|internet mail delivery|mailzustellsystem|mail router|\bno-?reply@|do-?not-?reply@"
 )
 """A From field of a mail system."""
 
