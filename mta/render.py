@@ -3,8 +3,8 @@
 `Renderer.prepare` does once per message all that its recipients share: parse, drop and add fields, canonicalise, hash,
 stuff dots. `Renderer.render` makes the tokens, signs and joins; it neither blocks nor keeps anything.
 A campaign message always gets List-Unsubscribe and List-Unsubscribe-Post of the daemon's own (K3), whatever the
-submitter wrote there; a transactional one gets none. Everything else of the submitter's stays as it is, signatures too:
-content is never re-encoded, and 8-bit content never downgraded, since a signature would not outlive either.
+submitter wrote there; a transactional one gets none. Everything else of the submitter's stays as it is, well-formed
+signatures too: content is never re-encoded, and 8-bit content never downgraded, since no signature would outlive it.
 Raises `RenderError` for content that may not be sent, `SigningError` where a signature can't be made (K1).
 """
 
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mta.message import domain_name, has_bare_line_ends, name_of, parse
-from mta.signing import Signer, SigningKey
+from mta.signing import Signer, SigningKey, is_signature
 from suppression.digest import MessageClass
 from suppression.tokens import Purpose, Token, Tokens
 
@@ -137,10 +137,8 @@ class Renderer:
             raise RenderError("the content holds NUL, or a CR or LF that is not part of CRLF")
         message = parse(raw)
         campaign = message_class is MessageClass.CAMPAIGN
-        dropped = self._dropped | REPLACED if campaign else self._dropped
-        named = [(name_of(raw_field), raw_field) for raw_field in message.fields]
-        fields = [_clean(raw_field) for name, raw_field in named if name not in dropped]
-        names = {name for name, _ in named} - dropped
+        fields = self._kept(message.fields, self._dropped | REPLACED if campaign else self._dropped)
+        names = {name_of(raw_field) for raw_field in fields}
         if b"date" not in names:
             fields.append(f"Date: {date_text(received_at)}\r\n".encode("ascii"))
         if b"feedback-id" not in names:
@@ -179,6 +177,16 @@ class Renderer:
         signatures = template.signer.sign(canonical, int(self._now()))
         return_path = issue(Token(Purpose.RETURN_PATH, *ids, person, message_id)) + self._at_domain
         return Rendered(return_path, b"".join((signatures, template.trace, fields, template.tail)))
+
+    @staticmethod
+    def _kept(raw_fields: Sequence[bytes], dropped: frozenset[bytes]) -> list[bytes]:
+        """What of the submitter's header is passed on."""
+        named = [(name_of(raw_field), raw_field) for raw_field in raw_fields]
+        return [
+            _clean(raw_field)
+            for name, raw_field in named
+            if name not in dropped and (name != b"dkim-signature" or is_signature(raw_field))
+        ]
 
     def _received(self, queue_id: str, received_at: float) -> bytes:
         """The trace field (RFC 5321 §4.4). It leaves the client out: a submitter's network is not the recipient's."""

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from dkim.canonicalization import Relaxed
 
-from mta.message import MAX_DOMAIN_CHARACTERS, domain_name, name_of
+from mta.message import MAX_DOMAIN_CHARACTERS, domain_name, name_of, unfolded
 
 RSA_SHA256 = "rsa-sha256"
 ED25519_SHA256 = "ed25519-sha256"
@@ -55,6 +55,8 @@ Every other field of COVERED is oversigned where it is present."""
 _SELECTOR = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
+_TAG = re.compile(rb"\s*([A-Za-z][A-Za-z0-9_]*)\s*=([\t -~]*)")
+_REQUIRED_TAGS = (b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
 _SPACE, _TAB, _CR = b" \t\r"
 _PADDING = PKCS1v15()
 _HASH = Prehashed(SHA256())
@@ -193,6 +195,21 @@ def _canonical_field(raw_field: bytes) -> tuple[bytes, bytes]:
         return name, name + b":" + value.strip() + b"\r\n"
     ((name, value),) = Relaxed.canonicalize_headers([(name, value)])
     return name, name + b":" + value
+
+
+def is_signature(raw_field: bytes) -> bool:
+    """Whether a DKIM-Signature field is well-formed (RFC 6376 §3.2, §3.5), so that it could be valid at all.
+
+    One that is not makes OpenDKIM give up on the whole message, with every good signature in it.
+    """
+    tags: dict[bytes, bytes] = {}
+    for part in unfolded(raw_field).removesuffix(b";").split(b";"):
+        match = _TAG.fullmatch(part)
+        if match is None or match[1] in tags:
+            return False
+        tags[match[1]] = match[2].strip()
+    numbers = [tags[name] for name in (b"t", b"x", b"l") if name in tags]
+    return all(map(tags.get, _REQUIRED_TAGS)) and all(number.isdigit() and len(number) <= 12 for number in numbers)
 
 
 class Signer:

@@ -20,6 +20,8 @@ SHAPES = {
     "empty field": b"From: news@example.com\r\nSubject:\r\nTo: \r\n\r\nx\r\n",
     "8-bit body": HEAD + b"Content-Type: text/plain; charset=utf-8\r\n\r\ngr\xc3\xbc\xc3\x9fe \xff\xfe\r\n",
     "8-bit header": b"From: J\xc3\xb6rg <news@example.com>\r\nSubject: gr\xc3\xbc\xc3\x9fe\r\n\r\nx\r\n",
+    "international author": "From: jörg@bücher.example.com\r\nSubject: grüße\r\n\r\nx\r\n".encode(),
+    "a thousand recipients in sight": HEAD + b"To: x@example.org\r\n" * 990 + b"\r\nx\r\n",
     "empty body": HEAD + b"\r\n",
     "header only": HEAD,
     "header only without the last line end": HEAD.removesuffix(b"\r\n"),
@@ -37,7 +39,7 @@ SHAPES = {
     "control characters": HEAD + b"X-Odd: \x0ba\x0cb\x0b\r\nReply-To: \x0c r@example.com \x0b\r\n\r\nx\x0b \x0c\r\n",
     "an unsubscribe of the submitter's": HEAD + b"List-Unsubscribe: <mailto:x@example.org>\r\n\r\nx\r\n",
     "no subject and no recipient": b"From: news@example.com\r\n\r\nx\r\n",
-    "a signature of the submitter's": b"DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=x; h=from; b=AA==\r\n"
+    "a signature of the submitter's": b"DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=x; h=from; bh=A; b=A\r\n"
     + HEAD
     + b"\r\nx\r\n",
     "a line that looks like a mailbox file": HEAD + b"\r\nFrom me to you\r\n>From x\r\n",
@@ -63,6 +65,36 @@ def test_opendkim_verifies(raw: bytes, tmp_path: Path) -> None:
     content = unstuffed(rendered(raw, *keys).wire)
     verdicts = opendkim_verdicts(content, keys, tmp_path)
     assert verdicts == {RSA_SHA256: "pass", ED25519_SHA256: "pass"}
+
+
+GOOD = b"v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org; s=x; h=from; bh=AAAA; b=AAAA"
+FOREIGN = {
+    "nothing": (b"", False),
+    "words": (b"not a signature", False),
+    "no tags": (b"=;;", False),
+    "version only": (b"v=1;", False),
+    "tag twice": (GOOD + b"; b=BBBB", False),
+    "empty tag": (GOOD + b";;", False),
+    "no domain": (GOOD.replace(b"d=example.org; ", b""), False),
+    "no body hash": (GOOD.replace(b"bh=AAAA; ", b""), False),
+    "endless time": (GOOD + b"; t=99999999999999999999999", False),
+    "8-bit tag": (GOOD + b"; z=\xff", False),
+    "control character": (GOOD + b"; z=\x01", False),
+    "unknown version": (GOOD.replace(b"v=1", b"v=2"), True),
+    "unknown tag": (GOOD + b"; zz=a=b", True),
+    "folded": (GOOD.replace(b"; ", b";\r\n\t") + b" ;", True),
+    "our own selector": (GOOD.replace(b"example.org; s=x", b"example.com; s=r1"), True),
+}
+
+
+@needs_opendkim
+@pytest.mark.parametrize(("value", "kept"), FOREIGN.values(), ids=FOREIGN)
+def test_a_signature_of_the_submitters_does_not_spoil_ours(value: bytes, kept: bool, tmp_path: Path) -> None:
+    key = signing_key(RSA_SHA256)
+    content = unstuffed(rendered(b"DKIM-Signature: " + value + b"\r\n" + PLAIN, key).wire)
+    assert content.count(b"DKIM-Signature:") == 1 + kept
+    assert opendkim_verdicts(content, [key], tmp_path) == {RSA_SHA256: "pass"}
+    assert dkimpy_verdicts(content, [key]) == [True]
 
 
 @needs_opendkim

@@ -113,10 +113,10 @@ def test_signatures_come_first_and_the_order_of_the_rest_stays() -> None:
 
 
 def test_a_signature_of_the_submitters_stays_below_ours() -> None:
-    raw = b"DKIM-Signature: v=1; d=example.org; b=x\r\n" + PLAIN
+    raw = b"DKIM-Signature: v=1; a=x; d=example.org; s=x;\r\n h=from; bh=x; b=x\r\n" + PLAIN
     values = parse(rendered(raw, signing_key(ED25519_SHA256)).wire).values(b"DKIM-Signature")
     assert len(values) == 2
-    assert values[1] == b"v=1; d=example.org; b=x"
+    assert values[1] == b"v=1; a=x; d=example.org; s=x; h=from; bh=x; b=x"
 
 
 @pytest.mark.parametrize("body", [b".\r\n", b"..\r\n.\r\n", b"a\r\n.\r\n", b".a", b"\r\n.\r\n.\r\n", b"a.\r\n", b""])
