@@ -71,7 +71,7 @@ class Keyring:
 
     @classmethod
     def load_or_create(cls, path: Path) -> "Keyring":
-        """The keyring at path; where there is none, a new one is written first. Safe when two processes do it at once."""
+        """The keyring at path; where there is none, a new one is written first. Two processes may do it at once."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             cls.generate().save(path)

@@ -185,7 +185,7 @@ class Delivery(Section):
     retry_jitter: float = Field(0.1, ge=0, le=0.5, description="share by which a wait varies at random")
     lifetime_seconds: float = Field(432_000.0, ge=1, le=2_592_000, description="what is older expires, in every state")
     delay_notice_seconds: float = Field(
-        14_400.0, ge=0, description="a DSN says that a message is delayed after this; 0: only when asked for"
+        14_400.0, ge=0, description="where NOTIFY=DELAY was given, a DSN says so when a message is this late"
     )
 
     @model_validator(mode="after")
@@ -261,7 +261,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings gives all of them by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what load() merged: it must know where each value came from, to say so in an error."""
         return (init_settings,)
@@ -333,7 +338,7 @@ def load(
 def default_toml() -> str:
     """The text of config/default.toml: every option with its meaning and default."""
     lines = [
-        "# Every option of Heed with its default. Copy what you change into a file of your own and give it with --config.",
+        "# Every option of Heed with its default. Put what you change into a file of your own, given with --config.",
         "# An option may also be set in the environment (HEED_DELIVERY__NEXT_HOP) or by --set delivery.next_hop=…",
         "",
     ]

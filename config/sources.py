@@ -37,7 +37,9 @@ class Sources:
     def add_environment(self, environment: dict[str, str]) -> None:
         """Merge HEED_* variables; HEED_TEST_* and HEED_BENCH_* are not settings."""
         for name, text in sorted(environment.items()):
-            if not name.startswith(PREFIX) or name.startswith(("HEED_TEST_", "HEED_BENCH_", "HEED_CORPORA")):
+            if not name.startswith(PREFIX) or name.startswith(
+                ("HEED_TEST_", "HEED_BENCH_", "HEED_CORPORA", "HEED_SEND_")
+            ):
                 continue
             self._put(tuple(name[len(PREFIX) :].lower().split("__")), text, name)
 

@@ -24,6 +24,10 @@ expired = Counter("heed_expired_total", "Recipients that were not delivered with
 suppressed = Counter("heed_suppressed_total", "Recipients withheld, by the check that did it", ["check"])
 cancelled = Counter("heed_cancelled_total", "Queued recipients cancelled by the commit of a suppression")
 unsubscribes = Counter("heed_unsubscribes_total", "Suppressions recorded, by the way they came", ["channel"])
+failed_unsubscribes = Counter(
+    "heed_unsubscribes_failed_total",
+    "Wishes to unsubscribe that could not be recorded, and were answered so; alert above 0",
+)
 answers = Counter("heed_answers_total", "Inbound mail, by what it was read as", ["kind"])
 notices = Counter("heed_dsn_total", "Delivery status notifications written", ["action"])
 lost_leases = Counter("heed_lost_leases_total", "Outcomes that came after the lease had gone to another worker")

@@ -1,0 +1,1 @@
+"""The mail daemon: submission, queue, workers, delivery, signing, routing, sessions, supervisor and command line."""

@@ -1,0 +1,117 @@
+"""The `heed` command: puts the commands together, and holds those that belong to none of the groups.
+
+Only reads arguments and prints results; what a command does is in the modules that it calls.
+"""
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from config.settings import Settings
+from mta import commands_accounts, commands_queue, commands_suppress, commands_test
+from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
+
+app = typer.Typer(
+    name="heed",
+    help="A mail delivery daemon for mail that people asked for.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(commands_accounts.tenants, name="tenant")
+app.add_typer(commands_accounts.credentials, name="credential")
+app.add_typer(commands_accounts.dkim, name="dkim")
+app.add_typer(commands_suppress.suppress, name="suppress")
+app.add_typer(commands_test.sink, name="sink")
+app.command()(commands_test.send)
+app.command()(commands_queue.queue)
+
+
+@app.command()
+def run(config: Config = None, overrides: Set = None) -> None:
+    """Run the daemon in the foreground until SIGTERM."""
+    settings = settings_of(config, overrides)
+    _run_daemon(settings)
+
+
+def _run_daemon(settings: Settings) -> None:
+    from mta.logs import configure
+
+    configure(settings.log.level, settings.log.format)
+    # prometheus_client decides at its import whether it shares values between processes
+    from mta.metrics_directory import share_metrics
+
+    try:
+        share_metrics(settings.data_dir)
+    except OSError as error:
+        ERR.print(f"{settings.data_dir}: {error.strerror}; data_dir must be a directory of this user", markup=False)
+        raise typer.Exit(1) from None
+    from mta.announcement import announcement
+    from mta.supervisor import StartError, Supervisor
+
+    async def main() -> int:
+        return await Supervisor(settings).run(lambda: OUT.print(announcement(settings), markup=False))
+
+    try:
+        raise typer.Exit(asyncio.run(main()))
+    except StartError as error:
+        ERR.print(f"heed can't start: {error}", markup=False)
+        raise typer.Exit(1) from None
+
+
+@app.command("check-config")
+def check_config(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Check the configuration, and print it as it would be used. Exit code 2 when something is wrong."""
+    settings = settings_of(config, overrides)
+    values = settings.model_dump(mode="json")
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                OUT.print(f"{name}.{key} = {inner!r}", markup=False)
+        else:
+            OUT.print(f"{name} = {value!r}", markup=False)
+    OUT.print("The configuration is valid.")
+
+
+@app.command()
+def classify(
+    files: Annotated[list[str], typer.Argument(help="Messages, mbox files or Maildirs; - for standard input.")],
+    as_json: Json = False,
+) -> None:
+    """Say what messages are (bounce, complaint, auto-reply …) and what Heed would do. Needs no database."""
+    from bounce.report import classify_paths
+
+    try:
+        for item in classify_paths(files):
+            if as_json:
+                sys.stdout.write(orjson.dumps(item).decode() + "\n")
+            else:
+                _print_reading(item)
+    except OSError as error:
+        ERR.print(f"{error.filename}: {error.strerror}", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _print_reading(item: dict[str, Any]) -> None:
+    OUT.print(f"{item['file']}: {item['kind']} {item['feedback_type'] or ''}".rstrip(), markup=False)
+    for recipient in item["recipients"]:
+        verdict = "suppress" if recipient["suppress"] else "keep"
+        fields = [recipient[name] for name in ("address", "action", "status", "reply_code", "class")]
+        words = " ".join(str(field) for field in fields if field)
+        OUT.print(f"  {words}: {verdict} ({recipient['reason']})", markup=False)
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""`heed tenant`, `heed credential` and `heed dkim`: who may submit, and with which keys their mail is signed."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+
+tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
+credentials = typer.Typer(help="User names and passwords for submission.", no_args_is_help=True)
+dkim = typer.Typer(help="DKIM keys of a tenant's domains.", no_args_is_help=True)
+
+TenantName = Annotated[str, typer.Argument(help="The tenant's name.")]
+Domain = Annotated[str, typer.Argument(help="The domain of the From address.")]
+OfTenant = Annotated[str, typer.Option("--tenant", help="Whose domain it is.")]
+
+
+@tenants.command("add")
+def tenant_add(name: TenantName, config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Make a tenant."""
+    tenant = run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.add_tenant(name))
+    if as_json:
+        print_json({"id": tenant.id, "name": tenant.name})
+    else:
+        OUT.print(f"Tenant {tenant.name} is made; `heed credential add {tenant.name} USER` lets it submit mail.")
+
+
+@tenants.command("list")
+def tenant_list(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Show all tenants."""
+    rows = run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.tenants())
+    if as_json:
+        print_json(rows)
+        return
+    shown: list[tuple[object, ...]] = [
+        (row["id"], row["name"], row["credentials"], f"{row['created_at']:%Y-%m-%d}") for row in rows
+    ]
+    table("id", "tenant", "credentials", "since", rows=shown, empty="There are no tenants.")
+
+
+@credentials.command("add")
+def credential_add(
+    tenant: TenantName,
+    username: Annotated[str, typer.Argument(help="The user name for AUTH.")],
+    message_class: Annotated[
+        Literal["campaign", "transactional"], typer.Option("--class", help="Class of the mail submitted with it.")
+    ] = "campaign",
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
+    ] = False,
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make a user name with a new password, which is shown this once only."""
+    from suppression.digest import MessageClass
+
+    given = typer.get_text_stream("stdin").readline().rstrip("\n") if password_stdin else None
+    kind = MessageClass[message_class.upper()]
+
+    async def add(parts: Any) -> str:
+        return str(await parts.accounts.add_credential(tenant, username, kind, given))
+
+    password = run_with_parts(settings_of(config, overrides), add)
+    if as_json:
+        print_json({"tenant": tenant, "username": username, "class": message_class, "password": password})
+    elif given is None:
+        OUT.print(f"user name  {username}\npassword   {password}\nThe password is not stored, and not shown again.")
+    else:
+        OUT.print(f"Credential {username} is made.")
+
+
+@credentials.command("list")
+def credential_list(tenant: TenantName, config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Show a tenant's user names."""
+    rows = run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.credentials(tenant))
+    if as_json:
+        print_json(rows)
+        return
+    shown: list[tuple[object, ...]] = [
+        (
+            r["username"],
+            "transactional" if r["class"] else "campaign",
+            f"{r['created_at']:%Y-%m-%d}",
+            r["revoked_at"] or "",
+        )
+        for r in rows
+    ]
+    table("user name", "class", "since", "revoked", rows=shown, empty="This tenant has no credentials.")
+
+
+@credentials.command("revoke")
+def credential_revoke(
+    username: Annotated[str, typer.Argument(help="The user name to switch off.")],
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Switch a user name off; in force within a minute on every node."""
+    run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.revoke_credential(username))
+    OUT.print(f"Credential {username} is revoked.")
+
+
+@dkim.command("new")
+def dkim_new(
+    domain: Domain,
+    tenant: OfTenant = "sandbox",
+    selector: Annotated[str, typer.Option(help="Name of the key in the DNS; default: by date and algorithm.")] = "",
+    algorithm: Annotated[Literal["rsa", "ed25519"], typer.Option(help="Kind of key.")] = "rsa",
+    bits: Annotated[int, typer.Option(min=2048, max=4096, help="Size of an RSA key.")] = 2048,
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print the DNS record to publish; mail of the domain is signed with it at once."""
+    import datetime
+
+    from mta.dkim_keys import DkimKeyError
+    from mta.signing import SigningError, dns_record, generate
+
+    name = selector or f"{algorithm[0]}{datetime.datetime.now(datetime.UTC):%Y%m%d%H%M}"
+
+    async def make(parts: Any) -> tuple[str, tuple[str, ...]]:
+        owner = await parts.accounts.tenant(tenant)
+        try:
+            key = generate(domain, name, f"{algorithm}-sha256", bits)
+            await parts.dkim_keys.add(owner.id, key)
+        except (DkimKeyError, SigningError, ValueError) as error:
+            raise Failed(str(error)) from None
+        return dns_record(key)
+
+    record = run_with_parts(settings_of(config, overrides), make)
+    _print_records([record], as_json)
+
+
+@dkim.command("show")
+def dkim_show(
+    domain: Annotated[str, typer.Argument(help="Only keys of this domain.")] = "",
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Print the DNS records of the keys in use."""
+    from mta.signing import dns_record
+
+    async def find(parts: Any) -> list[tuple[str, tuple[str, ...]]]:
+        records = await parts.dkim_keys.listed()
+        chosen = [r for r in records if r.retired_at is None and domain.lower() in ("", r.domain)]
+        return [dns_record(record) for record in chosen]
+
+    _print_records(run_with_parts(settings_of(config, overrides), find), as_json)
+
+
+@dkim.command("retire")
+def dkim_retire(
+    domain: Domain,
+    selector: Annotated[str, typer.Argument(help="Name of the key in the DNS.")],
+    tenant: OfTenant = "sandbox",
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Sign no more with a key; leave its DNS record in place for a week."""
+
+    async def retire(parts: Any) -> None:
+        owner = await parts.accounts.tenant(tenant)
+        if not await parts.dkim_keys.retire(owner.id, domain, selector):
+            raise Failed(f"there is no key {selector}._domainkey.{domain} in use")
+
+    run_with_parts(settings_of(config, overrides), retire)
+    OUT.print(f"{selector}._domainkey.{domain} is retired.")
+
+
+def _print_records(records: list[tuple[str, tuple[str, ...]]], as_json: bool) -> None:
+    if as_json:
+        print_json([{"name": name, "type": "TXT", "value": "".join(parts)} for name, parts in records])
+        return
+    if not records:
+        OUT.print("There is no key.")
+    for name, parts in records:
+        strings = " ".join(f'"{part}"' for part in parts)
+        OUT.print(f"{name}. IN TXT ( {strings} )", markup=False)

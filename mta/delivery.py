@@ -1,0 +1,533 @@
+"""Delivery in one worker: leases in, outcomes out. Does what dispatch.py decides.
+
+A lease comes from a submission's commit or from a claim, is checked against the suppression index, waits at its site,
+is rendered and signed when a session is free for it, checked again after 354, and settled by the peer's answer.
+One task for each connection, none for a message. What can't have its turn here soon goes back to the queue.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from bounce.outcome import BounceClass, Outcome, Trouble
+from bounce.trouble import routing, signing, suppressed
+from config.database import DatabaseUnavailable
+from metrics import registry
+from mta.accounts import Accounts
+from mta.contents import Content, Contents, Gone, Unsignable
+from mta.dispatch import Room, Site, share
+from mta.identifiers import LANES
+from mta.intake import Stored
+from mta.lease import Lease, RetryPolicy, expire, give_back, settle, withhold
+from mta.outcomes import Outcomes
+from mta.queue import ClaimedRow, Completion, FinalState, Queue
+from mta.render import RenderError
+from mta.routing import Route, Router
+from mta.session import Session, SessionLost, Withheld
+from mta.signing import SigningError
+from mta.vault import VaultError
+from suppression.digest import Digest, MessageClass
+from suppression.gate import Gate, Verdict
+
+_LOG = structlog.get_logger(__name__)
+# how soon a closed gate is looked at again
+_GATE_SECONDS = 0.1
+# domains whose route is looked up at once
+_LOOKUPS = 100
+# what was given back because there was no room comes due spread over this time
+_SPREAD_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What delivery keeps to, as configured."""
+
+    hostname: str
+    connections_per_site: int
+    messages_per_connection: int
+    idle_seconds: float
+    connect_seconds: float
+    memory_per_site: int
+    claim_batch: int
+    poll_seconds: float
+    tls: ssl.SSLContext | None
+    tls_required: bool
+
+
+class Delivery:
+    """Everything that this worker delivers."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        accounts: Accounts,
+        contents: Contents,
+        router: Router,
+        gate: Gate,
+        digest: Digest,
+        room: Room,
+        policy: RetryPolicy,
+        limits: Limits,
+        *,
+        now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue = queue
+        self._accounts = accounts
+        self._contents = contents
+        self._router = router
+        self._gate = gate
+        self._digest = digest
+        self._room = room
+        self._policy = policy
+        self._limits = limits
+        self._now = now
+        self._chance = chance
+        self._outcomes: Outcomes
+        self._sites: dict[str, Site] = {}
+        self._routes: dict[str, Route] = {}
+        self._unrouted: dict[str, list[Lease]] = {}
+        self._idle: dict[Site, deque[asyncio.Future[None]]] = {}
+        self._open_recipients: dict[int, int] = {}
+        self._workers: Sequence[int] = [queue.worker_id]
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._labels = registry.SiteLabels()
+        self._lane = queue.worker_id % LANES
+        self._draining = False
+        self._work_left = asyncio.Event()
+
+    def attach(self, outcomes: Outcomes) -> None:
+        """Where completions go; it in turn tells settled() what is committed."""
+        self._outcomes = outcomes
+
+    # --- what comes in
+
+    def stored(self, stored: Stored) -> None:
+        """A submission was committed: deliver those of its recipients that are born leased."""
+        submission = stored.submission
+        if not stored.leased:
+            return
+        self._contents.put(stored)
+        self._open_recipients[stored.message_id] = len(stored.leased)
+        campaign = submission.campaign
+        for ordinal in stored.leased:
+            recipient = submission.recipients[ordinal]
+            self._accept(
+                Lease(
+                    stored.message_id,
+                    ordinal,
+                    campaign.tenant_id,
+                    submission.list_id,
+                    campaign.id,
+                    submission.message_class,
+                    recipient.person,
+                    self._digest.keys(recipient.person, campaign.tenant_id, submission.list_id),
+                    recipient.address,
+                    stored.received_at,
+                    stored.expires_at,
+                )
+            )
+
+    async def claim_for_ever(self) -> None:
+        """Take due recipients from the queue while there is room, lane by lane."""
+        while not self._draining:
+            try:
+                more = await self._claim_round()
+            except DatabaseUnavailable:
+                more = False
+            if not more:
+                self._work_left.clear()
+                try:
+                    async with asyncio.timeout(self._limits.poll_seconds):
+                        await self._work_left.wait()
+                except TimeoutError:
+                    pass
+
+    async def _claim_round(self) -> bool:
+        """Ask every lane once for each class; whether any may hold more that is due."""
+        more = False
+        for message_class in (MessageClass.TRANSACTIONAL, MessageClass.CAMPAIGN):
+            for _ in range(LANES):
+                if self._draining:
+                    return False
+                limit = min(self._limits.claim_batch, self._room.free(message_class))
+                if limit <= 0:
+                    break
+                self._lane = (self._lane + 1) % LANES
+                started = time.perf_counter()
+                rows = await self._queue.claim(self._lane, message_class, limit, self._now())
+                registry.claim_seconds.observe(time.perf_counter() - started)
+                for row in rows:
+                    await self._take(row)
+                more = more or len(rows) == limit
+        return more
+
+    async def _take(self, row: ClaimedRow) -> None:
+        """A claimed recipient: into memory, or back where its campaign has its share there already."""
+        campaign = await self._accounts.campaign_by_id(row.campaign_id)
+        try:
+            address = campaign.key.open_address(row.message_id, row.ordinal, row.sealed_address)
+        except VaultError:
+            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
+            return
+        lease = Lease(
+            row.message_id,
+            row.ordinal,
+            row.tenant_id,
+            row.list_id,
+            row.campaign_id,
+            row.message_class,
+            row.person,
+            self._digest.keys(row.person, row.tenant_id, row.list_id),
+            address,
+            row.received_at,
+            row.expires_at,
+            row.attempts,
+            row.delay_reported,
+            row.last_outcome,
+        )
+        self._open_recipients[row.message_id] = self._open_recipients.get(row.message_id, 0) + 1
+        if self._room.reserve(row.campaign_id, row.message_class, 1):
+            self._accept(lease)
+        else:
+            self._room.take(row.campaign_id, 1)
+            self._give_back(lease, self._now() + self._chance() * _SPREAD_SECONDS)
+
+    def _accept(self, lease: Lease) -> None:
+        """The check at the claim, then on to the site."""
+        registry.leased.set(self._room.held)
+        now = self._now()
+        if now >= lease.expires_at:
+            self._complete(expire(lease, self._policy, now=now))
+        elif self._gate.allows(lease.keys, lease.message_class) is Verdict.SUPPRESSED:
+            self._withhold(lease, "claim")
+        else:
+            route = self._routes.get(lease.domain)
+            if route is not None and route.expires_at > now:
+                self._place(lease, route)
+            else:
+                self._look_up(lease)
+
+    # --- routes
+
+    def _look_up(self, lease: Lease) -> None:
+        waiting = self._unrouted.get(lease.domain)
+        if waiting is not None:
+            waiting.append(lease)
+            return
+        self._unrouted[lease.domain] = [lease]
+        self._spawn(self._route(lease.domain))
+
+    async def _route(self, domain: str) -> None:
+        """Find the route of a domain for all that wait for it."""
+        try:
+            async with self._lookups:
+                found = await self._router.route(domain)
+        except Exception as error:
+            _LOG.error("routing failed", error=type(error).__name__)
+            found = routing("4.4.3", "internal error while routing", BounceClass.SYSTEM)
+        leases = self._unrouted.pop(domain)
+        if isinstance(found, Outcome):
+            for lease in leases:
+                self._settle(lease, found, "")
+            return
+        if len(self._routes) > 50_000:
+            self._routes.clear()
+        self._routes[domain] = found
+        for lease in leases:
+            self._place(lease, found)
+
+    def _place(self, lease: Lease, route: Route) -> None:
+        """Let a lease wait at its site, or give it back where that would take too long."""
+        site = self._sites.get(route.site)
+        if site is None:
+            site = self._sites[route.site] = Site(route)
+        site.route = route
+        now = self._now()
+        if site.suspended(now):
+            due_at = site.suspended_until + self._chance() * _SPREAD_SECONDS
+            self._give_back(lease, due_at, site.key, site.last_outcome)
+        elif len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
+            self._give_back(lease, now + self._chance() * _SPREAD_SECONDS, site.key)
+        elif not self._limit():
+            # fewer connections than workers: others have the site's share, one of them will claim it
+            self._give_back(lease, now + self._chance() * self._limits.poll_seconds, site.key)
+        else:
+            site.queue.push(lease)
+            self._pump(site)
+
+    # --- sites and sessions
+
+    def share_with(self, workers: Sequence[int]) -> None:
+        """Who shares the sites' limits from now on."""
+        self._workers = workers
+        for site in list(self._sites.values()):
+            self._pump(site)
+
+    def _limit(self) -> int:
+        return share(self._limits.connections_per_site, self._workers, self._queue.worker_id)
+
+    def _pump(self, site: Site) -> None:
+        """Wake an idle session, or open another, as far as there is work and the limit allows."""
+        if self._draining:
+            return
+        idle = self._idle.get(site)
+        while idle and len(site.queue):
+            waiter = idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        if site.wants_session(self._now(), self._limit()):
+            site.sessions += 1
+            self._spawn(self._serve(site))
+
+    async def _serve(self, site: Site) -> None:
+        """The life of one connection."""
+        label = self._labels.label(site.key)
+        session: Session | None = None
+        registry.connections.labels(label).inc()
+        try:
+            session = await self._connect(site)
+            while session is not None and not self._draining:
+                if not session.usable or session.transactions >= self._limits.messages_per_connection:
+                    break
+                lease = site.queue.pop()
+                if lease is None:
+                    if site.sessions > self._limit() or not await self._work(site):
+                        break
+                elif self._gate.allows(lease.keys, lease.message_class) is Verdict.STALE:
+                    site.queue.push(lease, first=True)
+                    await asyncio.sleep(_GATE_SECONDS)
+                else:
+                    await self._attempt(session, site, lease)
+        finally:
+            registry.connections.labels(label).dec()
+            site.sessions -= 1
+            if not site.in_use and self._sites.get(site.key) is site and not site.suspended(self._now()):
+                del self._sites[site.key]
+                self._idle.pop(site, None)
+            self._pump(site)
+            if session is not None:
+                await session.quit()
+
+    async def _work(self, site: Site) -> bool:
+        """Wait for work at a site; False when none came while it was worth keeping the connection."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        idle = self._idle.setdefault(site, deque())
+        idle.append(waiter)
+        try:
+            async with asyncio.timeout(self._limits.idle_seconds):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in idle:
+                idle.remove(waiter)
+        return True
+
+    async def _connect(self, site: Site) -> Session | None:
+        """A session with the first host that takes one; without any, the site rests."""
+        outcome = routing("4.4.1", "no host to connect to")
+        for host in site.route.hosts:
+            for address in host.addresses:
+                try:
+                    session = await self._connect_to(host.name, address, host.port)
+                except SessionLost as lost:
+                    outcome = lost.outcome
+                else:
+                    site.reached()
+                    return session
+        if site.sessions == 1:  # while others hold connections, only this one more was refused
+            self._rest(site, outcome)
+        else:
+            await asyncio.sleep(1)
+        return None
+
+    async def _connect_to(self, host: str, address: str, port: int) -> Session:
+        limits = self._limits
+
+        async def connect(tls: ssl.SSLContext | None) -> Session:
+            return await Session.connect(
+                host,
+                address,
+                port,
+                hostname=limits.hostname,
+                connect_seconds=limits.connect_seconds,
+                tls=tls,
+                tls_required=limits.tls_required,
+            )
+
+        try:
+            return await connect(limits.tls)
+        except SessionLost as lost:
+            # opportunistic: a peer whose TLS is broken gets its mail without
+            if limits.tls is None or limits.tls_required or lost.outcome.bounce_class is not BounceClass.TLS_REQUIRED:
+                raise
+            return await connect(None)
+
+    def _rest(self, site: Site, outcome: Outcome) -> None:
+        """A site can't be used for now: what waits for it has been deferred by that."""
+        now = self._now()
+        for lease in site.unreachable(outcome, now, self._chance()):
+            self._settle(lease, outcome, site.key, not_before=site.suspended_until)
+
+    # --- one attempt
+
+    async def _attempt(self, session: Session, site: Site, lease: Lease) -> None:
+        """Offer one recipient's mail on a session, and settle what comes of it."""
+        now = self._now()
+        if now >= lease.expires_at:
+            self._complete(expire(lease, self._policy, now=now, site=site.key))
+            return
+        site.in_transaction += 1
+        try:
+            content = await self._content(lease, site)
+            if content is not None:
+                await self._transact(session, site, lease, content)
+        except asyncio.CancelledError:
+            session.abort()
+            raise
+        finally:
+            site.in_transaction -= 1
+
+    async def _content(self, lease: Lease, site: Site) -> Content | None:
+        """What to send; None when it can't be had and the lease is settled."""
+        try:
+            return await self._contents.get(lease.message_id)
+        except Unsignable:
+            self._settle(lease, signing("no DKIM key for the From domain"), site.key)
+        except DatabaseUnavailable:
+            site.queue.push(lease, first=True)
+            await asyncio.sleep(_GATE_SECONDS)
+        except (Gone, RenderError, VaultError, SigningError) as error:
+            _LOG.error("content can't be had", message=lease.message_id, error=type(error).__name__)
+            self._settle(lease, signing("the content can't be made ready"), site.key)
+        return None
+
+    async def _transact(self, session: Session, site: Site, lease: Lease, content: Content) -> None:
+        try:
+            rendered = self._contents.render(content, lease.person)
+        except SigningError:
+            self._settle(lease, signing("the signature can't be made"), site.key)
+            return
+
+        def check() -> Withheld | None:
+            verdict = self._gate.allows(lease.keys, lease.message_class)
+            return None if verdict is Verdict.OPEN else Withheld(stale=verdict is Verdict.STALE)
+
+        reused = session.transactions > 0
+        try:
+            outcome = await session.transact(
+                "" if content.envelope.notice else rendered.return_path,
+                lease.address.address,
+                rendered.wire,
+                eight_bit=content.envelope.eight_bit,
+                smtputf8=content.envelope.smtputf8,
+                check=check,
+            )
+        except Withheld as withheld:
+            if withheld.stale:
+                site.queue.push(lease, first=True)
+            else:
+                self._withhold(lease, "dot", site.key)
+        except SessionLost as lost:
+            # a peer may close a connection that it finds idle: no attempt was made for this recipient
+            if reused and lost.outcome.trouble is Trouble.SESSION and not lost.touched:
+                site.queue.push(lease, first=True)
+            else:
+                self._settle(lease, lost.outcome, site.key)
+        else:
+            self._settle(lease, outcome, site.key)
+            if outcome.trouble is Trouble.SITE:
+                self._rest(site, outcome)
+                session.abort()
+
+    # --- what goes out
+
+    def _settle(self, lease: Lease, outcome: Outcome, site: str, not_before: float = 0.0) -> None:
+        now = self._now()
+        completion = settle(
+            lease, outcome, self._policy, now=now, chance=self._chance(), site=site, not_before=not_before
+        )
+        if completion.state is FinalState.DELIVERED:
+            registry.delivered.labels(lease.message_class.name.lower()).inc()
+            registry.delivery_seconds.observe(now - lease.received_at)
+        self._complete(completion)
+
+    def _withhold(self, lease: Lease, check: str, site: str = "") -> None:
+        registry.suppressed.labels(check).inc()
+        self._complete(withhold(lease, suppressed(), now=self._now(), site=site))
+
+    def _give_back(self, lease: Lease, due_at: float, site: str = "", outcome: Outcome | None = None) -> None:
+        now = self._now()
+        if now >= lease.expires_at:
+            self._complete(expire(lease, self._policy, now=now, site=site, last=outcome))
+        else:
+            self._complete(give_back(lease, now=now, due_at=due_at, site=site, outcome=outcome))
+
+    def _complete(self, completion: Completion) -> None:
+        self._outcomes.complete(completion)
+
+    async def settled(self, batch: Sequence[Completion]) -> None:
+        """These are committed: free what they held, and drop messages that have no recipient left here."""
+        emptied = []
+        for completion in batch:
+            self._room.give(completion.campaign_id, 1)
+            left = self._open_recipients.get(completion.message_id, 1) - 1
+            if left:
+                self._open_recipients[completion.message_id] = left
+            else:
+                self._open_recipients.pop(completion.message_id, None)
+                self._contents.discard(completion.message_id)
+                if completion.state is not None:
+                    emptied.append(completion.message_id)
+        registry.leased.set(self._room.held)
+        self._work_left.set()
+        await self._queue.sweep(emptied)
+
+    async def expire_for_ever(self) -> None:
+        """What waits in memory may expire there (D4)."""
+        while True:
+            await asyncio.sleep(self._limits.poll_seconds * 5)
+            now = self._now()
+            for site in list(self._sites.values()):
+                for lease in site.queue.take_expired(now):
+                    self._complete(expire(lease, self._policy, now=now, site=site.key, last=site.last_outcome))
+
+    # --- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Finish what is in transaction, take nothing new; what is left stays leased, and is the caller's to return."""
+        self._draining = True
+        self._work_left.set()
+        for idle in self._idle.values():
+            for waiter in idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+        await self._outcomes.drain()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            # a journal that can't be written, or a mistake: this worker must not go on as if nothing had happened
+            _LOG.critical("a delivery task failed", error=type(error).__name__)
+            asyncio.get_running_loop().call_exception_handler({"message": "delivery task failed", "exception": error})

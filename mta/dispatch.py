@@ -1,0 +1,185 @@
+"""Which recipient goes next, and to which site: the decisions of delivery, without I/O.
+
+Everything here is synchronous and does no waiting, so that no state is ever half changed. Sites are looked at when
+something happens to them (work comes, a session is free, a suspension ends), never by a scan. What waits in memory is
+bounded in all, for each campaign and for each site; what is over a bound goes back to the queue.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bounce.outcome import Outcome
+from mta.lease import Lease
+from mta.routing import Route
+from suppression.digest import MessageClass
+
+# what transactional mail may take beyond every bound, so that a campaign that fills them can't delay it
+TRANSACTIONAL_HEADROOM = 2
+
+
+class FairQueue:
+    """Leases in a fair order: transactional first, then tenants in turn, and within a tenant its campaigns in turn."""
+
+    def __init__(self) -> None:
+        self._transactional: deque[Lease] = deque()
+        self._tenants: dict[int, dict[int, deque[Lease]]] = {}
+        self._turns: deque[int] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, lease: Lease, *, first: bool = False) -> None:
+        """Add a lease; first: before the others of its campaign, because it had its turn already."""
+        self._size += 1
+        if lease.message_class is MessageClass.TRANSACTIONAL:
+            queue = self._transactional
+        else:
+            campaigns = self._tenants.get(lease.tenant_id)
+            if campaigns is None:
+                campaigns = self._tenants[lease.tenant_id] = {}
+                self._turns.append(lease.tenant_id)
+            queue = campaigns.setdefault(lease.campaign_id, deque())
+        if first:
+            queue.appendleft(lease)
+        else:
+            queue.append(lease)
+
+    def pop(self) -> Lease | None:
+        """The lease whose turn it is."""
+        if not self._size:
+            return None
+        self._size -= 1
+        if self._transactional:
+            return self._transactional.popleft()
+        tenant_id = self._turns.popleft()
+        campaigns = self._tenants[tenant_id]
+        campaign_id, queue = next(iter(campaigns.items()))
+        lease = queue.popleft()
+        # to the end of the round: dict order is the order of turns
+        del campaigns[campaign_id]
+        if queue:
+            campaigns[campaign_id] = queue
+        if campaigns:
+            self._turns.append(tenant_id)
+        else:
+            del self._tenants[tenant_id]
+        return lease
+
+    def __iter__(self) -> Iterator[Lease]:
+        yield from self._transactional
+        for campaigns in self._tenants.values():
+            for queue in campaigns.values():
+                yield from queue
+
+    def take_expired(self, now: float) -> list[Lease]:
+        """Take out what is past its lifetime."""
+        if not any(lease.expires_at <= now for lease in self):
+            return []
+        leases = self.clear()
+        for lease in leases:
+            if lease.expires_at > now:
+                self.push(lease)
+        return [lease for lease in leases if lease.expires_at <= now]
+
+    def clear(self) -> list[Lease]:
+        """Take everything out."""
+        leases = list(self)
+        self.__init__()  # type: ignore[misc]
+        return leases
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """A set of MX hosts with what waits for it here, and how it has been doing."""
+
+    route: Route
+    queue: FairQueue = field(default_factory=FairQueue)
+    sessions: int = 0
+    in_transaction: int = 0
+    failures: int = 0
+    suspended_until: float = 0.0
+    last_outcome: Outcome | None = None
+
+    @property
+    def key(self) -> str:
+        """The name under which limits and counts are kept."""
+        return self.route.site
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything refers to this site still."""
+        return bool(self.sessions or len(self.queue))
+
+    def suspended(self, now: float) -> bool:
+        """Whether nothing is to be tried for now."""
+        return now < self.suspended_until
+
+    def wants_session(self, now: float, limit: int) -> bool:
+        """Whether another connection would have work, and may be opened."""
+        idle_or_opening = self.sessions - self.in_transaction
+        return self.sessions < limit and len(self.queue) > idle_or_opening and not self.suspended(now)
+
+    def reached(self) -> None:
+        """A session is up: whatever was wrong is over."""
+        self.failures = 0
+        self.suspended_until = 0.0
+        self.last_outcome = None
+
+    def unreachable(self, outcome: Outcome, now: float, chance: float) -> list[Lease]:
+        """No host of this site can be used. Returns what waited; the site rests before it is tried again."""
+        self.failures += 1
+        rest = min(30.0 * 2 ** (self.failures - 1), 1_800.0)
+        self.suspended_until = now + rest * (0.9 + 0.2 * chance)
+        self.last_outcome = outcome
+        return self.queue.clear()
+
+
+def share(limit: int, workers: Sequence[int], me: int) -> int:
+    """This worker's part of a limit that all living workers keep together; the parts add up to the limit."""
+    if me not in workers:
+        return 0
+    each, over = divmod(limit, len(workers))
+    return each + (1 if workers.index(me) < over else 0)
+
+
+class Room:
+    """How many recipients fit into memory still: in all, and of one campaign."""
+
+    def __init__(self, most: int, per_campaign: int) -> None:
+        self._most = most
+        self._per_campaign = per_campaign
+        self._campaigns: dict[int, int] = {}
+        self.held = 0
+
+    def free(self, message_class: MessageClass) -> int:
+        """How many of a class can come in, whatever their campaign."""
+        return max(0, self._bound(message_class, self._most) - self.held)
+
+    def reserve(self, campaign_id: int, message_class: MessageClass, count: int) -> int:
+        """Take room for up to count; returns for how many there was some."""
+        in_campaign = self._bound(message_class, self._per_campaign) - self._campaigns.get(campaign_id, 0)
+        taken = max(0, min(count, self.free(message_class), in_campaign))
+        self.take(campaign_id, taken)
+        return taken
+
+    def take(self, campaign_id: int, count: int) -> None:
+        """Count what came in, by right or not."""
+        if count:
+            self.held += count
+            self._campaigns[campaign_id] = self._campaigns.get(campaign_id, 0) + count
+
+    def give(self, campaign_id: int, count: int) -> None:
+        """Count what is gone."""
+        if not count:
+            return
+        self.held -= count
+        left = self._campaigns[campaign_id] - count
+        if left:
+            self._campaigns[campaign_id] = left
+        else:
+            del self._campaigns[campaign_id]
+
+    def _bound(self, message_class: MessageClass, bound: int) -> int:
+        return bound * TRANSACTIONAL_HEADROOM if message_class is MessageClass.TRANSACTIONAL else bound

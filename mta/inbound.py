@@ -1,0 +1,191 @@
+"""The inbound listener: bounces, complaints and unsubscribe mail (the only importer of aiosmtpd).
+
+Takes mail for token addresses of this installation, and for postmaster and abuse where somebody reads them; everything
+else is refused at RCPT. 250 after content means that what the message asked for is committed. aiosmtpd leads the
+dialogue; reading content is ours, as in submission: in chunks, CRLF.CRLF alone ends it, bare CR and LF are refused.
+"""
+
+import asyncio
+import collections
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from metrics import registry
+from mta.answers import Answers
+from mta.data_reader import DataError, DataReader
+from mta.parts import Parts
+from suppression.tokens import Token, TokenError
+
+_LOG = structlog.get_logger(__name__)
+_CHUNK: Final = 65_536
+_MAX_LINE: Final = 2_048
+_MAX_RECIPIENTS: Final = 100
+_IDLE_SECONDS: Final = 300.0
+_FORWARDED: Final = frozenset({"postmaster", "abuse"})
+
+
+@dataclass(slots=True)
+class Mailboxes:
+    """The recipients of one inbound message."""
+
+    tokens: list[Token] = field(default_factory=list)
+    forwarded: bool = False
+
+
+class Inbound:
+    """Listens, and hands each message to Answers."""
+
+    def __init__(self, parts: Parts, tls: ssl.SSLContext) -> None:
+        self._parts = parts
+        self._tls = tls
+        self._answers = Answers(parts)
+        self._open = 0
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Start to listen on an address."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._protocol, host, port, reuse_port=True)
+
+    def _protocol(self) -> "InboundProtocol":
+        settings = self._parts.settings
+        return InboundProtocol(
+            Handler(self._parts, self._answers),
+            data_size_limit=settings.inbound.max_message_bytes,
+            enable_SMTPUTF8=True,
+            hostname=settings.identity.hostname,
+            ident="ESMTP",
+            tls_context=self._tls,
+            timeout=_IDLE_SECONDS,
+            loop=asyncio.get_running_loop(),
+        )
+
+
+class Handler:
+    """aiosmtpd's hooks: who may be written to, and what becomes of the content."""
+
+    def __init__(self, parts: Parts, answers: Answers) -> None:
+        self._parts = parts
+        self._answers = answers
+        self._domain = parts.settings.identity.mail_domain.lower()
+        self.mailboxes = Mailboxes()
+
+    async def handle_RCPT(  # noqa: N802  # named by aiosmtpd
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Only tokens of ours, and those mailboxes that a mail domain must have (RFC 2142)."""
+        if len(envelope.rcpt_tos) >= _MAX_RECIPIENTS:
+            return "452 4.5.3 Too many recipients"
+        local, _, domain = address.rpartition("@")
+        if not local and domain.lower() == "postmaster":
+            local, domain = domain, self._domain
+        if domain.lower() != self._domain:
+            _refused("relay")
+            return "550 5.7.1 Relaying denied"
+        if local.lower() in _FORWARDED and self._parts.settings.inbound.forward_to:
+            self.mailboxes.forwarded = True
+        else:
+            try:
+                self.mailboxes.tokens.append(self._parts.tokens.read(local))
+            except TokenError:
+                _refused("recipient")
+                return "550 5.1.1 No such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Do what the message asks for, then say so."""
+        mailboxes, self.mailboxes = self.mailboxes, Mailboxes()
+        content = envelope.content if isinstance(envelope.content, bytes) else b""
+        null_sender = envelope.mail_from in (None, "", "<>")
+        return await self._answers.take(mailboxes.tokens, content, null_sender=null_sender, forward=mailboxes.forwarded)
+
+    async def handle_RSET(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        """Forget the recipients."""
+        self.mailboxes = Mailboxes()
+        return "250 2.0.0 OK"
+
+    async def handle_MAIL(  # noqa: N802  # named by aiosmtpd
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Anybody may write; the recipient's token is what counts."""
+        self.mailboxes = Mailboxes()
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Nothing of what a client said goes into a log or a reply."""
+        _LOG.error("inbound session failed", error=type(error).__name__)
+        return "451 4.3.0 Internal error, try again later"
+
+
+class InboundProtocol(SMTP):
+    """aiosmtpd's protocol with content read in chunks. Limits are per instance: the library shares them by mistake."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.command_size_limits = collections.defaultdict(lambda: _MAX_LINE)
+        super().__init__(*arguments, **options)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count connections."""
+        if self.transport is None:
+            registry.clients.labels("inbound").inc()
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Count connections."""
+        registry.clients.labels("inbound").dec()
+        super().connection_lost(error)
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        """RFC 5321 §4.1.1.4."""
+        assert self.envelope is not None
+        if await self.check_helo_needed():
+            return
+        if not self.envelope.rcpt_tos:
+            await self.push("503 5.5.1 RCPT first")
+            return
+        if arg:
+            await self.push("501 5.5.4 DATA takes no argument")
+            return
+        await self.push("354 End with <CRLF>.<CRLF>")
+        reader = DataReader(self.data_size_limit or 0)
+        try:
+            content, rest = await self._content(reader)
+        except DataError as error:
+            _refused(error.reason)
+            await self.push(error.reply)
+            self._unread(error.rest or b"")
+            if error.rest is None:
+                self._writer.close()
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
+            return
+        self._unread(rest)
+        self.envelope.content = content
+        status = await self._call_handler_hook("DATA")
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        await self.push(status)
+
+    async def _content(self, reader: DataReader) -> tuple[bytes, bytes]:
+        while True:
+            chunk = await self._reader.read(_CHUNK)
+            if not chunk:
+                raise ConnectionResetError
+            self._reset_timeout()
+            done = reader.feed(chunk)
+            if done is not None:
+                return done
+
+    def _unread(self, rest: bytes) -> None:
+        """What followed the content is the next command: back in front of what has arrived since."""
+        if rest:
+            buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]  # StreamReader has no way to unread
+            buffer[:0] = rest
+
+
+def _refused(reason: str) -> None:
+    registry.refused.labels("inbound", reason).inc()

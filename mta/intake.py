@@ -1,0 +1,177 @@
+"""From an accepted message to its commit: many connections' messages share one transaction (D1).
+
+submit() returns after the commit, or raises DatabaseUnavailable and stores nothing. A commit whose end is not known
+counts as failed: the submitter is told to come again, and the rows are taken back as soon as the database answers.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from metrics import registry
+from mta.accounts import Campaign
+from mta.identifiers import LANES, MessageIds
+from mta.queue import NewMessage, NewRecipient, Queue
+from mta.vault import Address, Envelope
+from suppression.digest import MessageClass
+
+_LOG = structlog.get_logger(__name__)
+# transactions under way at once: one fills while another waits for the disk
+_CONCURRENT = 2
+# recipients encrypted before other connections get a turn
+_SEAL_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A recipient as submitted, with the digest of the address."""
+
+    address: Address
+    person: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message as submitted, checked and attributed."""
+
+    campaign: Campaign
+    list_id: int
+    message_class: MessageClass
+    envelope: Envelope
+    recipients: Sequence[Recipient]
+    raw: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed message and those of its recipients that this worker leases since the commit."""
+
+    submission: Submission
+    message_id: int
+    received_at: float
+    expires_at: float
+    leased: range
+
+
+class Intake:
+    """Collects submissions and commits them in batches.
+
+    reserve(campaign id, class, count) says how many recipients this worker can take for delivery at once; on_stored
+    gets them after the commit, on_failed gives the reservation back.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        ids: MessageIds,
+        *,
+        lifetime_seconds: float,
+        batch: int,
+        reserve: Callable[[int, MessageClass, int], int],
+        on_stored: Callable[[Stored], None],
+        on_failed: Callable[[int, int], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._ids = ids
+        self._lifetime = lifetime_seconds
+        self._batch = batch
+        self._reserve = reserve
+        self._on_stored = on_stored
+        self._on_failed = on_failed
+        self._now = now
+        self._lane = 0
+        self._pending: list[tuple[NewMessage, Stored, asyncio.Future[int]]] = []
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._doubtful: list[int] = []
+
+    async def submit(self, submission: Submission) -> int:
+        """Commit a message; returns its id. Raises DatabaseUnavailable."""
+        count = len(submission.recipients)
+        taken = self._reserve(submission.campaign.id, submission.message_class, count)
+        try:
+            # no await between naming the lane and joining the batch, unless the message is a batch of its own
+            message_id = self._ids.next(self._lane)
+            received_at = self._now()
+            recipients = [
+                self._sealed(submission, message_id, number, taken) for number in range(min(count, _SEAL_AT_ONCE))
+            ]
+            for start in range(_SEAL_AT_ONCE, count, _SEAL_AT_ONCE):
+                await asyncio.sleep(0)
+                upto = min(count, start + _SEAL_AT_ONCE)
+                recipients += [self._sealed(submission, message_id, number, taken) for number in range(start, upto)]
+            message = NewMessage(
+                message_id,
+                submission.campaign.tenant_id,
+                submission.list_id,
+                submission.campaign.id,
+                submission.message_class,
+                received_at,
+                received_at + self._lifetime,
+                submission.campaign.key.seal_envelope(message_id, submission.envelope),
+                submission.campaign.key.seal_content(message_id, submission.raw),
+                recipients,
+            )
+            stored = Stored(submission, message_id, received_at, message.expires_at, range(taken))
+            committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        except BaseException:
+            self._on_failed(submission.campaign.id, taken)
+            raise
+        self._pending.append((message, stored, committed))
+        self._start()
+        return await asyncio.shield(committed)
+
+    async def drain(self) -> None:
+        """Wait until everything that was submitted is committed or failed."""
+        while self._flushes:
+            await asyncio.wait(self._flushes)
+
+    def _sealed(self, submission: Submission, message_id: int, ordinal: int, taken: int) -> NewRecipient:
+        recipient = submission.recipients[ordinal]
+        sealed = submission.campaign.key.seal_address(message_id, ordinal, recipient.address)
+        return NewRecipient(ordinal, recipient.person, sealed, self._queue.worker_id if ordinal < taken else 0)
+
+    def _start(self) -> None:
+        if len(self._flushes) < _CONCURRENT:
+            task = asyncio.get_running_loop().create_task(self._flush())
+            self._flushes.add(task)
+            task.add_done_callback(self._flushes.discard)
+
+    async def _flush(self) -> None:
+        """Commit what is pending, until nothing is."""
+        while self._pending:
+            lane = self._pending[0][0].id % LANES
+            batch = [entry for entry in self._pending[: self._batch] if entry[0].id % LANES == lane]
+            taken = {entry[0].id for entry in batch}
+            self._pending = [entry for entry in self._pending if entry[0].id not in taken]
+            self._lane = (self._lane + 1) % LANES
+            await self._commit(batch)
+
+    async def _commit(self, batch: list[tuple[NewMessage, Stored, asyncio.Future[int]]]) -> None:
+        started = time.perf_counter()
+        try:
+            await self._take_back_doubtful()
+            await self._queue.insert([message for message, _, _ in batch])
+        except BaseException as error:
+            self._doubtful += [message.id for message, _, _ in batch]
+            for _, stored, committed in batch:
+                self._on_failed(stored.submission.campaign.id, len(stored.leased))
+                committed.set_exception(DatabaseUnavailable("the message could not be committed"))
+                committed.exception()  # the connection that waits may be gone
+            if not isinstance(error, DatabaseUnavailable):
+                _LOG.error("commit of submitted messages failed", error=type(error).__name__)
+            return
+        registry.commit_seconds.observe(time.perf_counter() - started)
+        for _, stored, committed in batch:
+            committed.set_result(stored.message_id)
+            self._on_stored(stored)
+
+    async def _take_back_doubtful(self) -> None:
+        if self._doubtful:
+            doubtful = self._doubtful[:]
+            await self._queue.abandon(doubtful)
+            del self._doubtful[: len(doubtful)]

@@ -1,0 +1,149 @@
+"""From an outcome to its commit: journal first, then many outcomes share a statement.
+
+complete() is called before the next command goes out on a session, and has the outcome in the journal when it returns
+(D3). Whatever the database does afterwards, nothing is dropped: a batch is tried again until it is in.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from metrics import registry
+from mta.journal import Journal
+from mta.queue import Completion, FinalState, NewMessage, Queue
+
+_LOG = structlog.get_logger(__name__)
+_BATCH = 500
+_RETRY_SECONDS = 0.5
+
+Compose = Callable[[Sequence[Completion]], Awaitable[list[tuple[Sequence[Completion], NewMessage]]]]
+Suppress = Callable[[Sequence[Completion]], Awaitable[None]]
+
+
+class Recorder:
+    """Writes completions to the database: what follows from them first, then the completions themselves.
+
+    suppress records what a bounce says about a person; compose writes the notices that envelope senders are owed. Used
+    by a living worker, and to replay the journal of a dead one.
+    """
+
+    def __init__(self, queue: Queue, *, compose: Compose, suppress: Suppress) -> None:
+        self._queue = queue
+        self._compose = compose
+        self._suppress = suppress
+
+    async def record(self, batch: Sequence[Completion]) -> None:
+        """Commit a batch; applying it twice changes nothing. Raises DatabaseUnavailable."""
+        await self._suppress([c for c in batch if c.state is FinalState.BOUNCED])
+        notices = await self._compose([c for c in batch if c.notice])
+        finals = [c for c in batch if c.state is not None]
+        deferred = [c for c in batch if c.state is None]
+        if notices:
+            done = await self._with_notices(finals, deferred, notices)
+        else:
+            done = await self._queue.finish(finals) | await self._queue.defer(deferred)
+        lost = len(batch) - len(done)
+        if lost:
+            registry.lost_leases.inc(lost)
+            _LOG.warning("outcomes came after their lease had gone to another worker", outcomes=lost)
+
+    async def _with_notices(
+        self,
+        finals: list[Completion],
+        deferred: list[Completion],
+        notices: list[tuple[Sequence[Completion], NewMessage]],
+    ) -> set[tuple[int, int]]:
+        """A notice goes in with the state that it reports, or not at all."""
+        async with self._queue.transaction() as connection:
+            done = await self._queue.finish(finals, connection) | await self._queue.defer(deferred, connection)
+            for about, notice in notices:
+                if any(completion.key in done for completion in about):
+                    await self._queue.insert([notice], connection)
+                    registry.notices.labels(about[0].notice).inc()
+        return done
+
+
+class Outcomes:
+    """The completions of one worker on their way to the database. on_settled gets each batch after its commit."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        journal: Journal,
+        *,
+        on_settled: Callable[[Sequence[Completion]], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._recorder = recorder
+        self._journal = journal
+        self._on_settled = on_settled
+        self._sleep = sleep
+        self._pending: list[Completion] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Completions that are not committed yet."""
+        return len(self._pending)
+
+    def complete(self, completion: Completion) -> None:
+        """Journal a completion and see to its commit. Raises OSError when the journal can't be written."""
+        self._journal.append(completion)
+        _count(completion)
+        self._pending.append(completion)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def drain(self) -> None:
+        """Wait until everything is committed."""
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+
+    async def _flush(self) -> None:
+        try:
+            while self._pending:
+                batch = self._pending[:_BATCH]
+                await self._record(batch)
+                del self._pending[: len(batch)]
+                self._journal.committed(batch)
+                await self._settled(batch)
+        finally:
+            self._flushing = None
+
+    async def _record(self, batch: list[Completion]) -> None:
+        """Until it is in: one that can't be stored must not hold up the others for ever."""
+        while True:
+            started = time.perf_counter()
+            try:
+                await self._recorder.record(batch)
+            except DatabaseUnavailable:
+                await self._sleep(_RETRY_SECONDS)
+            except Exception as error:
+                _LOG.error("outcomes can't be stored", outcomes=len(batch), error=type(error).__name__)
+                await self._sleep(_RETRY_SECONDS)
+            else:
+                registry.outcome_seconds.observe(time.perf_counter() - started)
+                return
+
+    async def _settled(self, batch: list[Completion]) -> None:
+        try:
+            await self._on_settled(batch)
+        except DatabaseUnavailable:
+            _LOG.info("content of finished messages is dropped later")
+
+
+def _count(completion: Completion) -> None:
+    """Metrics of an outcome."""
+    bounce_class = str(completion.outcome.bounce_class) if completion.outcome else "none"
+    match completion.state:
+        case None:
+            registry.deferred.labels(bounce_class).inc()
+        case FinalState.BOUNCED:
+            registry.bounced.labels(bounce_class).inc()
+        case FinalState.EXPIRED:
+            registry.expired.inc()
+        case _:
+            pass

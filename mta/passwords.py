@@ -1,0 +1,59 @@
+"""AUTH: compares passwords off the event loop, remembers successes shortly, and slows down guessing.
+
+Unknown users cost the same as known ones. Failures are counted per client address; past the limit every attempt from
+there is refused unseen until a minute has passed. Raises CommandError with 421, DatabaseUnavailable.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from mta.accounts import Accounts, Cache, Credential, PasswordCheck
+from mta.commands import CommandError
+
+# argon2 takes 64 MiB and some 50 ms: more at once would only swap and starve
+_AT_ONCE: Final = 2
+_REMEMBER_SECONDS: Final = 60.0
+_WINDOW_SECONDS: Final = 60.0
+_ADDRESSES: Final = 10_000
+
+
+class Passwords:
+    """Checks credentials for the submission listener."""
+
+    def __init__(
+        self, accounts: Accounts, failures_per_minute: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._accounts = accounts
+        self._limit = failures_per_minute
+        self._clock = clock
+        self._check = PasswordCheck()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._salt = secrets.token_bytes(16)
+        self._known: Cache[bytes, tuple[float, Credential]] = Cache(1_000)
+        self._failures: Cache[str, tuple[float, int]] = Cache(_ADDRESSES)
+
+    async def check(self, peer: str, username: str, password: str) -> Credential | None:
+        """The credential, if the password is right."""
+        now = self._clock()
+        since, failures = self._failures.get(peer) or (now, 0)
+        if now - since > _WINDOW_SECONDS:
+            since, failures = now, 0
+        if failures >= self._limit:
+            raise CommandError("421 4.7.0 Too many failures, try again later", "authentication")
+        # a digest with a salt of this process: the password itself is not kept
+        mark = hashlib.blake2b(f"{username}\0{password}".encode(), key=self._salt).digest()
+        known = self._known.get(mark)
+        if known is not None and now - known[0] < _REMEMBER_SECONDS:
+            return known[1]
+        credential = await self._accounts.credential(username) if username else None
+        async with self._slots:
+            right = await asyncio.to_thread(self._check.matches, credential, password)
+        if right and credential is not None:
+            self._known.put(mark, (now, credential))
+            return credential
+        self._failures.put(peer, (since, failures + 1))
+        return None

@@ -1,0 +1,370 @@
+"""The queue in PostgreSQL: the only module that knows its tables, and what each state means.
+
+    state     on disk                                  after a crash
+    queued    recipient row, state 0, due_at           claimed by any worker when due_at has come
+    leased    recipient row, state 1, worker_id        the worker's journal is replayed, then back to queued
+    held      recipient row, state 2                   stays held; expires like the others
+    final     outcome row, no recipient row            stays
+
+A row that is leased is changed by its worker alone: every statement names the worker, and what matches no row any more
+is reported as lost, never applied. All statements are single, or one short transaction. Raises DatabaseUnavailable.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+import orjson
+
+from bounce.outcome import Outcome
+from config.database import Database, load_queries
+from mta.identifiers import lane_of
+from suppression.digest import MessageClass
+
+_QUERIES: Final = load_queries("mta", "queue.sql")
+# a message this young may be on its way in: its recipients are in the same transaction, but clocks differ
+_SWEEP_AGE_SECONDS: Final = 300.0
+
+
+class Connection(Protocol):
+    """What is used of a database connection, so that hooks can be given one."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Rows of a query."""
+        ...
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Status of a statement."""
+        ...
+
+
+class FinalState(IntEnum):
+    """Final states, as stored in outcome.state."""
+
+    DELIVERED = 1
+    BOUNCED = 2
+    EXPIRED = 3
+    SUPPRESSED = 4
+    CANCELLED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipient:
+    """A recipient to be stored; worker_id 0: queued, else born leased."""
+
+    ordinal: int
+    person: int
+    sealed_address: bytes
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be stored. Times in epoch seconds; the lane is that of its id."""
+
+    id: int
+    tenant_id: int
+    list_id: int
+    campaign_id: int
+    message_class: MessageClass
+    received_at: float
+    expires_at: float
+    sealed_envelope: bytes
+    sealed_content: bytes
+    recipients: Sequence[NewRecipient]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRow:
+    """A row of the queue that this worker has leased just now."""
+
+    message_id: int
+    ordinal: int
+    message_class: MessageClass
+    attempts: int
+    delay_reported: bool
+    expires_at: float
+    received_at: float
+    person: int
+    sealed_address: bytes
+    tenant_id: int
+    list_id: int
+    campaign_id: int
+    last_outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """Content and envelope of a message, still sealed."""
+
+    tenant_id: int
+    list_id: int
+    campaign_id: int
+    message_class: MessageClass
+    received_at: float
+    sealed_envelope: bytes
+    sealed_content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an attempt came to: a final state, or None with the time of the next attempt. Goes through the journal.
+
+    outcome is None only for a recipient that was given back without an attempt, or whose first attempt never came.
+    """
+
+    message_id: int
+    ordinal: int
+    state: FinalState | None
+    attempts: int
+    at: float
+    outcome: Outcome | None = None
+    site: str = ""
+    due_at: float = 0.0
+    delay_reported: bool = False
+    notice: str = ""  # action of the DSN that the envelope sender is owed; "" for none
+    tenant_id: int = 0
+    list_id: int = 0
+    campaign_id: int = 0
+    person: int = 0
+    received_at: float = 0.0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Message id and ordinal."""
+        return self.message_id, self.ordinal
+
+    def to_json(self) -> bytes:
+        """One line for the journal, without its end."""
+        state = None if self.state is None else int(self.state)
+        return orjson.dumps(
+            (self.message_id, self.ordinal, state, self.attempts, self.at,
+             self.outcome and self.outcome.as_dict(), self.site, self.due_at, self.delay_reported, self.notice,
+             self.tenant_id, self.list_id, self.campaign_id, self.person, self.received_at)
+        )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, line: bytes) -> "Completion":
+        """Read a journal line; raises ValueError for anything else."""
+        try:
+            message_id, ordinal, state, attempts, at, outcome, *rest = orjson.loads(line)
+            final = None if state is None else FinalState(state)
+            return cls(message_id, ordinal, final, attempts, at, outcome and Outcome.from_dict(outcome), *rest)
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a journal line") from error
+
+
+class Queue:
+    """The queue as one worker sees it. worker_id is the lease holder; 0 for tools that lease nothing."""
+
+    def __init__(self, database: Database, worker_id: int = 0) -> None:
+        self._db = database
+        self.worker_id = worker_id
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A transaction in which several of the calls below can share a connection."""
+        return self._db.transaction()
+
+    async def insert(self, messages: Sequence[NewMessage], connection: Connection | None = None) -> None:
+        """Commit messages of one lane and all their recipients, or none."""
+        rows = [(m, r) for m in messages for r in m.recipients]
+        arguments = (
+            lane_of(messages[0].id),
+            [m.id for m in messages],
+            [m.tenant_id for m in messages],
+            [m.list_id for m in messages],
+            [m.campaign_id for m in messages],
+            [int(m.message_class) for m in messages],
+            [m.received_at for m in messages],
+            [m.expires_at for m in messages],
+            [m.sealed_envelope for m in messages],
+            [m.sealed_content for m in messages],
+            [m.id for m, _ in rows],
+            [r.ordinal for _, r in rows],
+            [int(m.message_class) for m, _ in rows],
+            [r.worker_id or None for _, r in rows],
+            [m.received_at for m, _ in rows],
+            [m.expires_at for m, _ in rows],
+            [r.person for _, r in rows],
+            [r.sealed_address for _, r in rows],
+        )
+        await self._execute(_QUERIES.insert, arguments, connection)
+
+    async def claim(self, lane: int, message_class: MessageClass, limit: int, now: float) -> list[ClaimedRow]:
+        """Lease up to limit due recipients of a lane."""
+        async with self._db.connection() as connection:
+            rows = await connection.fetch(_QUERIES.claim, lane, int(message_class), now, limit, self.worker_id)
+        return [
+            ClaimedRow(
+                row["message_id"],
+                row["ordinal"],
+                MessageClass(row["class"]),
+                row["attempts"],
+                row["delay_reported"],
+                row["expires_at"].timestamp(),
+                row["received_at"].timestamp(),
+                row["person"],
+                row["address"],
+                row["tenant_id"],
+                row["list_id"],
+                row["campaign_id"],
+                _outcome(row["last_outcome"]),
+            )
+            for row in rows
+        ]
+
+    async def content(self, message_id: int) -> StoredMessage | None:
+        """The stored message, or None when it is gone."""
+        async with self._db.connection() as connection:
+            rows = await connection.fetch(_QUERIES.content, lane_of(message_id), message_id)
+        if not rows:
+            return None
+        tenant_id, list_id, campaign_id, message_class, received_at, envelope, content = rows[0]
+        return StoredMessage(
+            tenant_id, list_id, campaign_id, MessageClass(message_class), received_at.timestamp(), envelope, content
+        )
+
+    async def addresses(self, message_id: int, ordinals: Sequence[int]) -> dict[int, bytes]:
+        """The sealed addresses of recipients that are not final, by ordinal."""
+        rows = await self._fetch(_QUERIES.addresses, (lane_of(message_id), message_id, list(ordinals)), None)
+        return {row[0]: row[1] for row in rows}
+
+    async def person_of(self, message_id: int, person: int) -> tuple[int, bytes] | None:
+        """Ordinal and sealed address of a person among a message's recipients, while it is not final."""
+        rows = await self._fetch(_QUERIES.person_of, (lane_of(message_id), message_id, person), None)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def finish(self, done: Sequence[Completion], connection: Connection | None = None) -> set[tuple[int, int]]:
+        """Make recipients final. Returns the keys of those that were still this worker's."""
+        if not done:
+            return set()
+        arguments = (
+            [lane_of(c.message_id) for c in done],
+            [c.message_id for c in done],
+            [c.ordinal for c in done],
+            [int(c.state or 0) for c in done],
+            [c.attempts for c in done],
+            [c.at for c in done],
+            [c.site or None for c in done],
+            [c.outcome.status if c.outcome else "" for c in done],
+            [c.outcome.reply_code if c.outcome else 0 for c in done],
+            [str(c.outcome.bounce_class) if c.outcome else "" for c in done],
+            [c.outcome.remote_mta if c.outcome else "" for c in done],
+            [c.outcome.diagnostic if c.outcome else "" for c in done],
+            [c.tenant_id for c in done],
+            [c.list_id for c in done],
+            [c.campaign_id for c in done],
+            [c.received_at for c in done],
+            self.worker_id,
+        )
+        rows = await self._fetch(_QUERIES.finish, arguments, connection)
+        return {(row[0], row[1]) for row in rows}
+
+    async def defer(
+        self, given_back: Sequence[Completion], connection: Connection | None = None
+    ) -> set[tuple[int, int]]:
+        """Give recipients back with their next attempt. Returns the keys of those that were still this worker's."""
+        if not given_back:
+            return set()
+        arguments = (
+            [lane_of(c.message_id) for c in given_back],
+            [c.message_id for c in given_back],
+            [c.ordinal for c in given_back],
+            [c.attempts for c in given_back],
+            [c.due_at for c in given_back],
+            [c.site or None for c in given_back],
+            [orjson.dumps(c.outcome.as_dict()).decode() if c.outcome else None for c in given_back],
+            [c.delay_reported for c in given_back],
+            self.worker_id,
+        )
+        rows = await self._fetch(_QUERIES.defer, arguments, connection)
+        return {(row[0], row[1]) for row in rows}
+
+    async def sweep(self, message_ids: Sequence[int]) -> None:
+        """Drop the content of those messages that have no recipient left."""
+        if message_ids:
+            await self._execute(_QUERIES.sweep_messages, ([lane_of(m) for m in message_ids], list(message_ids)), None)
+
+    async def sweep_leftovers(self, lane: int, now: float) -> None:
+        """Drop content that a crash left behind in a lane."""
+        await self._execute(_QUERIES.sweep_lane, (lane, now - _SWEEP_AGE_SECONDS), None)
+
+    async def abandon(self, message_ids: Sequence[int]) -> None:
+        """Take back messages whose commit failed or was in doubt."""
+        if message_ids:
+            await self._execute(_QUERIES.abandon, ([lane_of(m) for m in message_ids], list(message_ids)), None)
+
+    async def register(self, node: str) -> int:
+        """A new worker id."""
+        rows = await self._fetch(_QUERIES.register, (node,), None)
+        return int(rows[0][0])
+
+    async def heartbeat(self, lease_timeout_seconds: float) -> list[int] | None:
+        """Say that this worker lives; the ids of all living ones, or None when others have buried this one."""
+        async with self._db.connection() as connection:
+            if not await connection.fetch(_QUERIES.heartbeat, self.worker_id):
+                return None
+            return [row[0] for row in await connection.fetch(_QUERIES.workers, lease_timeout_seconds)]
+
+    async def bury(self, worker_ids: Iterable[int], now: float) -> int:
+        """Forget workers that are known dead; what they leased is queued again. Returns how many recipients."""
+        async with self._db.transaction() as connection:
+            await connection.fetch(_QUERIES.bury, list(worker_ids))
+            return _count(await connection.execute(_QUERIES.reclaim, now))
+
+    async def bury_silent(self, silent_seconds: float, now: float) -> int:
+        """Likewise for workers, of any node, that gave no heartbeat for so long."""
+        async with self._db.transaction() as connection:
+            if not await connection.fetch(_QUERIES.bury_silent, silent_seconds):
+                return 0
+            return _count(await connection.execute(_QUERIES.reclaim, now))
+
+    async def counts(self) -> dict[str, tuple[int, datetime | None]]:
+        """Recipients and the oldest due time, by state."""
+        names = {0: "queued", 1: "leased", 2: "held"}
+        return {names[row[0]]: (row[1], row[2]) for row in await self._fetch(_QUERIES.counts, (), None)}
+
+    async def overview(self, most: int) -> list[dict[str, Any]]:
+        """What is queued, by tenant, campaign, state and site; the largest groups first."""
+        return [dict(row) for row in await self._fetch(_QUERIES.overview, (most,), None)]
+
+    async def _fetch(self, query: str, arguments: Sequence[Any], connection: Connection | None) -> list[Any]:
+        if connection is not None:
+            return await connection.fetch(query, *arguments)
+        async with self._db.connection() as own:
+            return list(await own.fetch(query, *arguments))
+
+    async def _execute(self, query: str, arguments: Sequence[Any], connection: Connection | None) -> None:
+        if connection is not None:
+            await connection.execute(query, *arguments)
+            return
+        async with self._db.connection() as own:
+            await own.execute(query, *arguments)
+
+
+async def cancel_suppressed(
+    connection: Connection, stops: Sequence[tuple[int, int, int, int, bool]], now: float
+) -> list[int]:
+    """Make final what is queued for suppressed persons, in the transaction that suppresses them.
+
+    stops: (person, scope, tenant id, list id, whether transactional mail is stopped too). Returns how many recipients
+    each of them cancelled.
+    """
+    numbers = list(range(len(stops)))
+    columns = list(zip(*stops, strict=True)) if stops else [(), (), (), (), ()]
+    persons, scopes, tenants, lists, transactional = (list(column) for column in columns)
+    classes = [1 if flag else 0 for flag in transactional]
+    rows = await connection.fetch(_QUERIES.cancel, numbers, persons, scopes, tenants, lists, classes, now)
+    counts = {row[0]: row[1] for row in rows}
+    return [counts.get(number, 0) for number in numbers]
+
+
+def _outcome(text: str | None) -> Outcome | None:
+    return Outcome.from_dict(orjson.loads(text)) if text else None
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])

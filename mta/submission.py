@@ -1,0 +1,592 @@
+"""The submission listener (RFC 6409, RFC 5321): upstream apps hand in mail here.
+
+A protocol of our own instead of aiosmtpd's, because this is the hot path: commands are answered in the callback that
+read them, pipelined ones together, content is read in chunks; only AUTH, STARTTLS and the end of DATA ever wait.
+250 after content means committed (D1). No relay: a client is authenticated, or in a network that stands for a tenant.
+No reply, log line or exception holds an address.
+"""
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from metrics import registry
+from mta.accounts import Accounts, Credential, Tenant
+from mta.commands import CommandError, Mail, Rcpt, parse_mail, parse_rcpt
+from mta.data_reader import DataError, DataReader
+from mta.identifiers import queue_id
+from mta.intake import Intake, Recipient, Submission
+from mta.message import parse, refuse
+from mta.passwords import Passwords
+from mta.vault import Address, Envelope
+from suppression.digest import Digest, MessageClass
+from suppression.gate import Gate, Verdict
+
+_LOG = structlog.get_logger(__name__)
+
+MAX_LINE: Final = 2_048  # octets; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
+_READ_AHEAD: Final = 262_144  # octets of pipelined input kept while an answer is awaited
+_MAX_ERRORS: Final = 20
+_MAX_AUTH_FAILURES: Final = 3
+_LINGER_SECONDS: Final = 2.0
+
+_UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A network that may submit without AUTH."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    tenant: Tenant
+    message_class: MessageClass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the listener allows. tls: what STARTTLS uses, None where the connection is TLS from its start."""
+
+    hostname: str
+    max_message_bytes: int
+    max_recipients: int
+    max_connections: int
+    max_bytes_in_memory: int
+    idle_timeout_seconds: float
+    campaign_header: bytes
+    trusted: tuple[Trusted, ...]
+    tls: ssl.SSLContext | None
+
+
+class Door:
+    """What all connections of a listener share, and how much of it is in use."""
+
+    def __init__(
+        self, policy: Policy, intake: Intake, accounts: Accounts, digest: Digest, gate: Gate, passwords: Passwords
+    ) -> None:
+        self.policy = policy
+        self.intake = intake
+        self.accounts = accounts
+        self.digest = digest
+        self.gate = gate
+        self.passwords = passwords
+        self.connections: set[SubmissionProtocol] = set()
+        self.buffered = 0
+        self.closing = False
+
+    def protocol(self) -> "SubmissionProtocol":
+        """A protocol for a new connection."""
+        return SubmissionProtocol(self)
+
+    def trusted(self, peer: str) -> Trusted | None:
+        """The network that a client's address is in, if it is trusted."""
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return next((entry for entry in self.policy.trusted if address in entry.network), None)
+
+    def close(self) -> None:
+        """Take no more commands; what is being committed is answered still."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.shut_down()
+
+
+@dataclass(slots=True)
+class Transaction:
+    """MAIL and what followed it."""
+
+    mail: Mail
+    recipients: dict[int, Rcpt]
+
+
+class SubmissionProtocol(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._peer = ""
+        self._input = bytearray()
+        self._output: list[bytes] = []
+        self._data: DataReader | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._line_reader: asyncio.Future[bytes] | None = None
+        self._greeted = ""
+        self._tls = False
+        self._who: Credential | Trusted | None = None
+        self._transaction: Transaction | None = None
+        self._errors = 0
+        self._auth_failures = 0
+        self._discarding = False
+        self._closed = False
+        self._last_activity = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; after STARTTLS this is called for the TLS transport too."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by descent
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        if self._peer:
+            return
+        self._peer = (transport.get_extra_info("peername") or ("127.0.0.1",))[0] or "127.0.0.1"
+        self._who = self._door.trusted(self._peer)
+        if self._door.closing or len(self._door.connections) >= self._door.policy.max_connections:
+            self._count("connections")
+            self._transport.write(f"421 4.7.0 {self._door.policy.hostname} Too many connections\r\n".encode())
+            self._transport.close()
+            return
+        self._door.connections.add(self)
+        registry.clients.labels("submission").inc()
+        self._timer = self._loop.call_later(self._door.policy.idle_timeout_seconds, self._idle)
+        self._transport.write(f"220 {self._door.policy.hostname} ESMTP\r\n".encode())
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the client; a commit under way goes on by itself."""
+        self._closed = True
+        if self in self._door.connections:
+            self._door.connections.discard(self)
+            registry.clients.labels("submission").dec()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._line_reader is not None and not self._line_reader.done():
+            self._line_reader.cancel()
+        self._drop_data()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what can be answered now."""
+        self._last_activity = self._loop.time()
+        if self._discarding:
+            return
+        self._input += data
+        self._process()
+        if self._waiting is not None and len(self._input) > _READ_AHEAD:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Half-closed: answer what is under way, then close."""
+        if self._waiting is None:
+            return False
+        self._waiting.add_done_callback(lambda _: self._transport.close())
+        return True
+
+    def shut_down(self) -> None:
+        """The daemon stops: let go of the client unless an answer is owed."""
+        if self._waiting is None and not self._closed:
+            self._transport.write(f"421 4.3.2 {self._door.policy.hostname} Shutting down\r\n".encode())
+            self._transport.close()
+
+    def _idle(self) -> None:
+        limit = self._door.policy.idle_timeout_seconds
+        left = self._last_activity + limit - self._loop.time()
+        if left > 0 or (self._waiting is not None and self._line_reader is None):
+            self._timer = self._loop.call_later(max(left, 1.0), self._idle)
+            return
+        self._transport.write(f"421 4.4.2 {self._door.policy.hostname} Idle for too long\r\n".encode())
+        self._transport.close()
+        self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    # --- input
+
+    def _process(self) -> None:
+        """Handle everything that is complete, then write all replies at once."""
+        while self._waiting is None and self._input and not self._closed and not self._discarding:
+            if self._data is not None:
+                self._read_data()
+            elif not self._read_line():
+                break
+        if self._line_reader is not None and not self._line_reader.done():
+            self._feed_line_reader(self._line_reader)
+        self._flush()
+
+    def _read_line(self) -> bool:
+        end = self._input.find(b"\n")
+        if end < 0:
+            if len(self._input) > MAX_LINE:
+                self._fatal("500 5.5.2 Line too long", "syntax")
+            return False
+        line = bytes(self._input[: end + 1])
+        del self._input[: end + 1]
+        if len(line) > MAX_LINE:
+            self._refuse("500 5.5.2 Line too long", "syntax")
+        elif not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            self._refuse("500 5.5.2 Lines end in CRLF, and hold no other CR, LF or NUL", "bare-newline")
+        else:
+            self._command(line[:-2])
+        return True
+
+    def _read_data(self) -> None:
+        assert self._data is not None
+        chunk, self._input = self._input, bytearray()
+        before = self._data.buffered
+        try:
+            done = self._data.feed(chunk)
+        except DataError as error:
+            self._door.buffered -= before
+            self._data = None
+            self._transaction = None
+            if error.rest is None:
+                self._fatal(error.reply, error.reason)
+            else:
+                self._input += error.rest
+                self._refuse(error.reply, error.reason)
+            return
+        if done is None:
+            self._door.buffered += self._data.buffered - before
+            return
+        self._door.buffered -= before
+        self._data = None
+        content, rest = done
+        self._input += rest
+        transaction, self._transaction = self._transaction, None
+        assert transaction is not None
+        self._wait_for(self._take(transaction, content))
+
+    def _drop_data(self) -> None:
+        if self._data is not None:
+            self._door.buffered -= self._data.buffered
+            self._data = None
+
+    # --- output
+
+    def _reply(self, text: str) -> None:
+        self._output.append(text.encode("ascii", "replace") + b"\r\n")
+
+    def _flush(self) -> None:
+        if self._output and not self._closed:
+            self._transport.write(b"".join(self._output))
+        self._output.clear()
+
+    def _refuse(self, reply: str, reason: str) -> None:
+        self._count(reason)
+        self._reply(reply)
+        self._errors += 1
+        if self._errors > _MAX_ERRORS:
+            self._fatal("421 4.7.0 Too many errors", "errors")
+
+    def _fatal(self, reply: str, reason: str) -> None:
+        """Answer for the last time. What the client still sends is read and thrown away, so that it sees the answer."""
+        self._count(reason)
+        self._reply(reply)
+        self._flush()
+        self._drop_data()
+        self._discarding = True
+        self._input.clear()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._loop.call_later(_LINGER_SECONDS, self._transport.close)
+
+    def _count(self, reason: str) -> None:
+        registry.refused.labels("submission", reason).inc()
+
+    def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that takes time; input waits, and is gone on with afterwards."""
+        self._flush()
+        self._waiting = self._loop.create_task(work)
+        self._waiting.add_done_callback(self._go_on)
+
+    def _go_on(self, task: asyncio.Task[None]) -> None:
+        self._waiting = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("a command failed", error=type(error).__name__)
+            self._reply("451 4.3.0 Internal error, try again later")
+        self._flush()
+        if self._closed:
+            return
+        if self._door.closing:
+            self.shut_down()
+            return
+        self._transport.resume_reading()
+        self._process()
+
+    # --- commands
+
+    def _command(self, line: bytes) -> None:
+        verb, _, rest = line.partition(b" ")
+        try:
+            name, argument = verb.decode("ascii").upper(), rest.decode("utf-8").strip(" ")
+        except UnicodeDecodeError:
+            self._refuse("500 5.5.2 Not UTF-8", "syntax")
+            return
+        handler = _HANDLERS.get(name)
+        if handler is None:
+            self._refuse("500 5.5.1 Unknown command", "syntax")
+            return
+        try:
+            handler(self, argument)
+        except CommandError as error:
+            self._refuse(error.reply, error.reason)
+
+    def _ehlo(self, argument: str) -> None:
+        if not argument:
+            raise CommandError("501 5.5.4 Syntax: EHLO hostname")
+        self._greeted, self._transaction = "EHLO", None
+        policy = self._door.policy
+        lines = [policy.hostname, "PIPELINING", f"SIZE {policy.max_message_bytes}", "8BITMIME", "SMTPUTF8"]
+        lines += ["ENHANCEDSTATUSCODES", "DSN"]
+        if policy.tls is not None and not self._tls:
+            lines.append("STARTTLS")
+        if self._tls:
+            lines.append("AUTH PLAIN LOGIN")
+        for line in lines[:-1]:
+            self._reply(f"250-{line}")
+        self._reply(f"250 {lines[-1]}")
+
+    def _helo(self, argument: str) -> None:
+        if not argument:
+            raise CommandError("501 5.5.4 Syntax: HELO hostname")
+        self._greeted, self._transaction = "HELO", None
+        self._reply(f"250 {self._door.policy.hostname}")
+
+    def _mail(self, argument: str) -> None:
+        if not self._greeted:
+            raise CommandError("503 5.5.1 EHLO first", "sequence")
+        if self._transaction is not None:
+            raise CommandError("503 5.5.1 MAIL was given already", "sequence")
+        if self._who is None:
+            raise CommandError("530 5.7.0 Authentication required", "authentication")
+        mail = parse_mail(argument)
+        if mail.size > self._door.policy.max_message_bytes:
+            raise CommandError("552 5.3.4 Message is larger than allowed", "oversize")
+        if self._door.buffered + mail.size > self._door.policy.max_bytes_in_memory:
+            raise CommandError("452 4.3.1 Too much mail on its way in, try again later", "memory")
+        self._transaction = Transaction(mail, {})
+        self._reply("250 2.1.0 OK")
+
+    def _rcpt(self, argument: str) -> None:
+        transaction = self._transaction
+        if transaction is None or self._who is None:
+            raise CommandError("503 5.5.1 MAIL first", "sequence")
+        rcpt = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
+        if len(transaction.recipients) >= self._door.policy.max_recipients:
+            raise CommandError("452 4.5.3 Too many recipients", "recipients")
+        digest = self._door.digest
+        person = digest.person(rcpt.recipient)
+        verdict = self._door.gate.allows(digest.keys(person, self._who.tenant.id, 0), self._who.message_class)
+        if verdict is Verdict.STALE:
+            raise CommandError(_UNAVAILABLE, "unavailable")
+        if verdict is Verdict.SUPPRESSED:
+            registry.suppressed.labels("rcpt").inc()
+            raise CommandError("550 5.7.1 Recipient is suppressed", "suppressed")
+        transaction.recipients[person] = rcpt  # a second RCPT for the same person is the same recipient
+        self._reply("250 2.1.5 OK")
+
+    def _data_command(self, argument: str) -> None:
+        if argument:
+            raise CommandError("501 5.5.4 DATA takes no argument")
+        if self._transaction is None:
+            raise CommandError("503 5.5.1 MAIL first", "sequence")
+        if not self._transaction.recipients:
+            raise CommandError("554 5.5.1 No valid recipients", "sequence")
+        if self._door.buffered > self._door.policy.max_bytes_in_memory:
+            raise CommandError("452 4.3.1 Too much mail on its way in, try again later", "memory")
+        self._data = DataReader(self._door.policy.max_message_bytes)
+        self._reply("354 End with <CRLF>.<CRLF>")
+
+    def _rset(self, argument: str) -> None:
+        if argument:
+            raise CommandError("501 5.5.4 RSET takes no argument")
+        self._transaction = None
+        self._reply("250 2.0.0 OK")
+
+    def _noop(self, _argument: str) -> None:
+        self._reply("250 2.0.0 OK")
+
+    def _vrfy(self, _argument: str) -> None:
+        self._reply("252 2.5.2 Recipients are not verified here")
+
+    def _help(self, _argument: str) -> None:
+        self._reply("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY AUTH STARTTLS QUIT")
+
+    def _quit(self, _argument: str) -> None:
+        self._reply("221 2.0.0 Bye")
+        self._flush()
+        self._transport.close()
+        self._closed = True
+
+    # --- STARTTLS and AUTH
+
+    def _starttls(self, argument: str) -> None:
+        tls = self._door.policy.tls
+        if argument:
+            raise CommandError("501 5.5.4 STARTTLS takes no argument")
+        if tls is None or self._tls:
+            raise CommandError("503 5.5.1 TLS is not to be had here, or is on already", "sequence")
+        self._reply("220 2.0.0 Go ahead")
+        # nothing that was said or sent before the handshake counts after it (RFC 3207 §4.2)
+        self._input.clear()
+        self._greeted, self._transaction = "", None
+        self._wait_for(self._upgrade(tls))
+
+    async def _upgrade(self, tls: ssl.SSLContext) -> None:
+        self._transport.pause_reading()
+        self._input.clear()
+        try:
+            transport = await self._loop.start_tls(
+                self._transport, self, tls, server_side=True, ssl_handshake_timeout=30
+            )
+        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+            self._count("tls")
+            self._transport.abort()
+            return
+        assert transport is not None
+        self._input.clear()
+        self.connection_made(transport)
+
+    def _auth(self, argument: str) -> None:
+        if not self._tls:
+            raise CommandError("538 5.7.11 Encryption required: STARTTLS first", "authentication")
+        if self._greeted != "EHLO" or self._transaction is not None or isinstance(self._who, Credential):
+            raise CommandError("503 5.5.1 Not now", "sequence")
+        mechanism, _, initial = argument.partition(" ")
+        if mechanism.upper() not in {"PLAIN", "LOGIN"}:
+            raise CommandError("504 5.5.4 PLAIN and LOGIN are known here", "authentication")
+        self._wait_for(self._authenticate(mechanism.upper(), initial.strip()))
+
+    async def _authenticate(self, mechanism: str, initial: str) -> None:
+        try:
+            username, password = await (self._plain(initial) if mechanism == "PLAIN" else self._login(initial))
+            credential = await self._door.passwords.check(self._peer, username, password)
+        except CommandError as error:
+            self._count(error.reason)
+            self._reply(error.reply)
+            return
+        except DatabaseUnavailable:
+            self._count("unavailable")
+            self._reply("454 4.7.0 Temporarily unable to authenticate")
+            return
+        if credential is not None:
+            self._who = credential
+            self._reply("235 2.7.0 Authenticated")
+            return
+        self._auth_failures += 1
+        if self._auth_failures >= _MAX_AUTH_FAILURES:
+            self._fatal("421 4.7.0 Too many failures", "authentication")
+        else:
+            self._count("authentication")
+            self._reply("535 5.7.8 Wrong user name or password")
+
+    async def _plain(self, initial: str) -> tuple[str, str]:
+        """RFC 4616."""
+        answer = _decoded(initial) if initial else await self._challenge(b"")
+        parts = answer.split(b"\0")
+        if len(parts) != 3:
+            raise CommandError("501 5.5.2 Not a PLAIN response", "authentication")
+        return _text(parts[1]), _text(parts[2])
+
+    async def _login(self, initial: str) -> tuple[str, str]:
+        username = _decoded(initial) if initial else await self._challenge(b"Username:")
+        return _text(username), _text(await self._challenge(b"Password:"))
+
+    async def _challenge(self, text: bytes) -> bytes:
+        """Ask for a line and decode it (RFC 4954 §4)."""
+        self._reply(f"334 {base64.b64encode(text).decode()}")
+        self._flush()
+        self._line_reader = self._loop.create_future()
+        self._feed_line_reader(self._line_reader)
+        try:
+            line = await self._line_reader
+        finally:
+            self._line_reader = None
+        if line == b"*":
+            raise CommandError("501 5.7.0 Cancelled", "authentication")
+        return _decoded(line.decode("ascii", "replace"))
+
+    def _feed_line_reader(self, reader: asyncio.Future[bytes]) -> None:
+        end = self._input.find(b"\r\n")
+        if end >= 0:
+            line = bytes(self._input[:end])
+            del self._input[: end + 2]
+            reader.set_result(line)
+        elif len(self._input) > MAX_LINE * 8:
+            self._transport.abort()
+
+    # --- the message
+
+    async def _take(self, transaction: Transaction, content: bytes) -> None:
+        """What has arrived whole: check, attribute, commit, answer."""
+        who, door = self._who, self._door
+        assert who is not None
+        mail = transaction.mail
+        refusal = refuse(content, smtputf8=mail.smtputf8, eight_bit=mail.eight_bit, message_class=who.message_class)
+        if refusal is not None:
+            self._refuse(refusal.reply, "content")
+            return
+        try:
+            submission = await self._attributed(who, transaction, content)
+            if not submission.recipients:
+                registry.suppressed.labels("rcpt").inc(len(transaction.recipients))
+                self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
+                return
+            message_id = await door.intake.submit(submission)
+        except DatabaseUnavailable:
+            self._refuse(_UNAVAILABLE, "unavailable")
+            return
+        self._errors = 0
+        name = who.message_class.name.lower()
+        registry.received.labels(name).inc()
+        registry.accepted.labels(name).inc(len(submission.recipients))
+        self._reply(f"250 2.0.0 {queue_id(message_id)}")
+
+    async def _attributed(self, who: Credential | Trusted, transaction: Transaction, content: bytes) -> Submission:
+        """Whose it is, of which campaign and list; without those recipients that have left the list."""
+        door, tenant_id, mail = self._door, who.tenant.id, transaction.mail
+        message = parse(content)
+        names = message.values(door.policy.campaign_header)
+        campaign = await door.accounts.campaign(tenant_id, names[0].decode("utf-8", "replace") if names else "")
+        list_id = await door.accounts.list_id(tenant_id, message.list_name() or "")
+        recipients = [
+            Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person)
+            for person, rcpt in transaction.recipients.items()
+            if not list_id or self._wanted(person, tenant_id, list_id, who.message_class)
+        ]
+        eight_bit = mail.eight_bit or not content.isascii()
+        envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, eight_bit)
+        return Submission(campaign, list_id, who.message_class, envelope, recipients, content)
+
+    def _wanted(self, person: int, tenant_id: int, list_id: int, message_class: MessageClass) -> bool:
+        keys = self._door.digest.keys(person, tenant_id, list_id)
+        return self._door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED
+
+
+def _decoded(text: str) -> bytes:
+    if text == "=":
+        return b""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise CommandError("501 5.5.2 Not base64", "authentication") from None
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError("501 5.5.2 Not UTF-8", "authentication") from None
+
+
+_Handler = Callable[[SubmissionProtocol, str], None]
+_HANDLERS: Final[dict[str, _Handler]] = {
+    "EHLO": SubmissionProtocol._ehlo,
+    "HELO": SubmissionProtocol._helo,
+    "MAIL": SubmissionProtocol._mail,
+    "RCPT": SubmissionProtocol._rcpt,
+    "DATA": SubmissionProtocol._data_command,
+    "RSET": SubmissionProtocol._rset,
+    "NOOP": SubmissionProtocol._noop,
+    "VRFY": SubmissionProtocol._vrfy,
+    "HELP": SubmissionProtocol._help,
+    "QUIT": SubmissionProtocol._quit,
+    "STARTTLS": SubmissionProtocol._starttls,
+    "AUTH": SubmissionProtocol._auth,
+}

@@ -1,0 +1,403 @@
+"""`heed run`: one supervisor for each node. Starts the database, the sink and the workers, and keeps them going.
+
+Owns the data directory (a lock: one supervisor at a time), the master key file, and the journals of workers that died:
+what a dead worker had learnt is brought into the database before what it had leased goes back to the queue (D3).
+Raises StartError with a message for the operator when the node can't start.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import web
+
+from config.cluster import PostgresError
+from config.database import Database, DatabaseUnavailable, MigrationError, migrate
+from config.keyring import Keyring, KeyringError
+from config.postgres import EmbeddedPostgres
+from config.settings import Settings, endpoint
+from metrics import registry
+from metrics.server import application
+from mta.accounts import WrongInstallation
+from mta.certificate import ensure_certificate
+from mta.identifiers import LANES
+from mta.journal import DeadJournal, dead_journals
+from mta.parts import Parts, Paths
+from mta.queue import Queue
+from mta.worker import trusted_networks
+
+_LOG = structlog.get_logger(__name__)
+_TICK_SECONDS: Final = 1.0
+_COUNT_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 8.0
+# a worker that dies again and again is started again after a growing pause
+_RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+class StartError(Exception):
+    """The node can't start; the text says what is wrong and what would be right."""
+
+
+class Child:
+    """A process of ours, with the last thing that it said about itself."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, worker_id: int = 0) -> None:
+        self.name = name
+        self.process = process
+        self.worker_id = worker_id
+        self.state: dict[str, Any] = {}
+
+    async def listen(self) -> None:
+        """Read what it says, until it ends."""
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            with suppress(orjson.JSONDecodeError):
+                said = orjson.loads(line)
+                if isinstance(said, dict):
+                    self.state = said
+        self.state = {}
+
+
+class Supervisor:
+    """A node, from start to end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._paths = Paths(settings.data_dir)
+        self._stop = asyncio.Event()
+        self._children: set[Child] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._postgres: EmbeddedPostgres | None = None
+        self._url = ""
+        self._lock = -1
+        self._parts: Parts
+        self._runner: web.AppRunner | None = None
+        self._held: list[socket.socket] = []
+
+    async def run(self, announce: Any) -> int:
+        """Start, call announce(url) when every worker is ready, keep going until SIGTERM or SIGINT; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._prepare()
+        try:
+            await self._start_database()
+            await self._recover()
+            await self._serve_metrics()
+            await self._start_children()
+            self._spawn(self._announce(announce))
+            self._spawn(self._tend_for_ever())
+            self._spawn(self._count_for_ever())
+            await self._stop.wait()
+        finally:
+            await self._shut_down()
+        return 0
+
+    # --- start
+
+    def _prepare(self) -> None:
+        settings, paths = self._settings, self._paths
+        try:
+            paths.make()
+            self._lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"another `heed run` uses {paths.data_dir}; stop it, or set data_dir to another place"
+            ) from None
+        except OSError as error:
+            raise StartError(f"{paths.data_dir}: {error.strerror}; data_dir must be a directory of this user") from None
+        self._check_ports()
+        try:
+            self._keyring = Keyring.load_or_create(paths.keys)
+            if settings.tls.certificate is None:
+                ensure_certificate(paths.tls, settings.identity.hostname)
+        except (KeyringError, OSError) as error:
+            raise StartError(str(error)) from None
+
+    def _check_ports(self) -> None:
+        """Hold every port, so that a busy one is an error now; the workers share them (SO_REUSEPORT)."""
+        problems = []
+        for key, address in _addresses(self._settings):
+            host, port = endpoint(address)
+            try:
+                self._held += _hold(host, port)
+            except OSError as error:
+                problems.append(
+                    f"{key} = {address}: {error.strerror or error}; choose another with --set {key}=host:port"
+                )
+        if problems:
+            raise StartError("\n".join(problems))
+
+    async def _start_database(self) -> None:
+        settings = self._settings
+        try:
+            if settings.database.url is None:
+                self._postgres = EmbeddedPostgres(self._paths.data_dir)
+                await self._postgres.start()
+                self._url = self._postgres.url
+            else:
+                self._url = settings.database.url.get_secret_value()
+            await migrate(self._url)
+            timeout = settings.database.command_timeout_seconds
+            database = await Database.open(
+                self._url, size=3, application_name="heed supervisor", command_timeout_seconds=timeout
+            )
+            self._parts = Parts(settings, database, self._keyring)
+            await self._parts.accounts.check_installation()
+            await trusted_networks(self._parts)
+        except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
+            raise StartError(f"database: {error}") from None
+
+    async def _recover(self) -> None:
+        """Bring in what workers of an earlier run had learnt, and take back what they had leased."""
+        for journal in dead_journals(self._paths.journals):
+            await self._replay(journal)
+        reclaimed = await self._parts.queue.bury([], self._parts.now())
+        registry.reclaimed.inc(reclaimed)
+        if reclaimed:
+            _LOG.info("recipients of dead workers are queued again", recipients=reclaimed)
+
+    async def _replay(self, journal: DeadJournal) -> None:
+        """Raises DatabaseUnavailable, and leaves the journal for later."""
+        replayed = False
+        try:
+            completions = journal.completions()
+            queue = Queue(self._parts.database, journal.worker_id)
+            for start in range(0, len(completions), 500):
+                await self._parts.recorder(queue).record(completions[start : start + 500])
+            registry.reclaimed.inc(await self._parts.queue.bury([journal.worker_id], self._parts.now()))
+            replayed = True
+        finally:
+            journal.close(replayed=replayed)
+        _LOG.info("journal of a dead worker is replayed", dead_worker=journal.worker_id, outcomes=len(completions))
+
+    async def _serve_metrics(self) -> None:
+        host, port = endpoint(self._settings.metrics.listen)
+        app = application(os.environ["PROMETHEUS_MULTIPROC_DIR"], self._readiness)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, reuse_port=True).start()
+
+    async def _start_children(self) -> None:
+        if self._settings.runs_sink:
+            self._paths.sink.mkdir(mode=0o700, exist_ok=True)
+            self._spawn(self._keep_sink())
+        for _ in range(self._settings.worker_count):
+            self._spawn(self._keep_worker())
+
+    # --- children
+
+    async def _keep_worker(self) -> None:
+        """One worker after the other, until the node stops."""
+        failures = 0
+        while not self._stop.is_set():
+            started = asyncio.get_running_loop().time()
+            try:
+                child = await self._start_worker()
+            except DatabaseUnavailable:
+                await self._pause(1.0)
+                continue
+            code = await child.process.wait()
+            self._children.discard(child)
+            if self._stop.is_set():
+                return
+            registry.restarts.inc()
+            _LOG.error("worker ended", worker=child.worker_id, exit_code=code)
+            self._spawn(self._lay_to_rest(child.worker_id))
+            failures = 0 if asyncio.get_running_loop().time() - started > 60 else failures + 1
+            await self._pause(_RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)])
+
+    async def _start_worker(self) -> Child:
+        worker_id = await self._parts.queue.register(socket.gethostname())
+        order: dict[str, Any] = {
+            "settings": self._settings.model_dump(mode="json", exclude={"database": {"url"}}),
+            "database_url": self._url,
+            "worker_id": worker_id,
+        }
+        order["settings"]["data_dir"] = str(self._paths.data_dir)
+        child = await self._start_process(f"worker {worker_id}", "mta.worker", worker_id=worker_id)
+        assert child.process.stdin is not None
+        with suppress(ConnectionError):
+            child.process.stdin.write(orjson.dumps(order) + b"\n")
+            await child.process.stdin.drain()
+        return child
+
+    async def _keep_sink(self) -> None:
+        arguments = ["--listen", self._settings.sink.listen, "--maildir", str(self._paths.sink), "--until-stdin-closes"]
+        while not self._stop.is_set():
+            child = await self._start_process("sink", "mta.sink", *arguments)
+            await child.process.wait()
+            self._children.discard(child)
+            await self._pause(1.0)
+
+    async def _start_process(self, name: str, module: str, *arguments: str, worker_id: int = 0) -> Child:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        child = Child(name, process, worker_id)
+        self._children.add(child)
+        self._spawn(child.listen())
+        return child
+
+    async def _lay_to_rest(self, worker_id: int) -> None:
+        """Replay a dead worker's journal, and give back what it had leased."""
+        while True:
+            try:
+                for journal in dead_journals(self._paths.journals):
+                    await self._replay(journal)
+                registry.reclaimed.inc(await self._parts.queue.bury([worker_id], self._parts.now()))
+            except DatabaseUnavailable:
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    # --- what goes on all the time
+
+    async def _tend_for_ever(self) -> None:
+        """Restart the embedded database, bury silent workers of other nodes, drop what crashes left behind."""
+        lane = 0
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            try:
+                if self._postgres is not None and not await self._postgres.running():
+                    _LOG.error("the database ended, and is started again")
+                    await self._postgres.start()
+                silent = self._settings.queue.lease_timeout_seconds
+                registry.reclaimed.inc(await self._parts.queue.bury_silent(silent, self._parts.now()))
+                lane = (lane + 1) % LANES
+                await self._parts.queue.sweep_leftovers(lane, self._parts.now())
+            except (DatabaseUnavailable, PostgresError) as error:
+                _LOG.warning("the database is not available", error=type(error).__name__)
+
+    async def _count_for_ever(self) -> None:
+        while True:
+            try:
+                counts = await self._parts.queue.counts()
+            except DatabaseUnavailable:
+                registry.database_up.set(0)
+            else:
+                registry.database_up.set(1)
+                for state in ("queued", "leased", "held"):
+                    registry.queued.labels(state).set(counts[state][0] if state in counts else 0)
+                due = counts["queued"][1] if "queued" in counts else None
+                registry.oldest.set(max(0.0, self._parts.now() - due.timestamp()) if due else 0.0)
+            await asyncio.sleep(_COUNT_SECONDS)
+
+    async def _readiness(self) -> dict[str, Any]:
+        workers = [child.state for child in self._children if child.worker_id]
+        expected = self._settings.worker_count
+        ready = sum(1 for state in workers if state.get("ready"))
+        reasons = sorted({reason for state in workers for reason in _reasons(state)})
+        if len(workers) < expected:
+            reasons.append("workers are starting")
+        return {
+            "ready": ready > 0 and not self._stop.is_set(),
+            "workers": {"ready": ready, "expected": expected},
+            "reasons": reasons,
+        }
+
+    async def _announce(self, announce: Any) -> None:
+        while True:
+            state = await self._readiness()
+            if state["workers"]["ready"] == state["workers"]["expected"]:
+                announce()
+                return
+            await asyncio.sleep(0.1)
+
+    # --- the end
+
+    async def _shut_down(self) -> None:
+        self._stop.set()
+        for task in list(self._tasks):
+            task.cancel()
+        for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 1.0)):
+            running = [child for child in self._children if child.process.returncode is None]
+            for child in running:
+                with suppress(ProcessLookupError):
+                    child.process.send_signal(number)
+            if running:
+                await asyncio.wait([asyncio.create_task(child.process.wait()) for child in running], timeout=seconds)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if hasattr(self, "_parts"):
+            with suppress(DatabaseUnavailable):
+                await self._recover()
+            await self._parts.database.close()
+        if self._postgres is not None:
+            await self._postgres.stop()
+        for held in self._held:
+            held.close()
+        os.close(self._lock)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.critical("the supervisor can't go on", error=type(error).__name__)
+            self._stop.set()
+
+
+def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Every address that this node will listen on, with the option that says so."""
+    if "submission" in settings.roles:
+        yield from (("submission.listen", address) for address in settings.submission.listen)
+        yield from (("submission.listen_tls", address) for address in settings.submission.listen_tls)
+    if "inbound" in settings.roles:
+        yield from (("inbound.listen", address) for address in settings.inbound.listen)
+    if "web" in settings.roles:
+        yield from (("web.listen", address) for address in settings.web.listen)
+    yield "metrics.listen", settings.metrics.listen
+    if settings.runs_sink:
+        yield "sink.listen", settings.sink.listen
+
+
+def _hold(host: str, port: int) -> list[socket.socket]:
+    """Bind without SO_REUSEPORT to see that nobody listens there, then with it, to keep the port."""
+    held = []
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+        keeper = socket.socket(family, kind, protocol)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        keeper.bind(address)
+        held.append(keeper)
+    return held
+
+
+def _reasons(state: dict[str, Any]) -> Iterator[str]:
+    if not state.get("listening"):
+        yield "workers are starting"
+    elif not state.get("fresh"):
+        yield f"suppression list is stale: {state.get('trouble') or 'the database does not answer'}"
+    yield from state.get("holds", [])

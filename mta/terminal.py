@@ -1,0 +1,89 @@
+"""What every command of `heed` shares: options, errors turned into messages and exit codes, output.
+
+Exit codes: 0 done, 1 could not be done, 2 wrong use or configuration. No traceback for anything that an operator can
+meet, and no address in any output unless it was given on the command line.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import Settings, SettingsError, load
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[
+    list[Path] | None, typer.Option("--config", "-c", help="TOML file; may be given again, later ones win.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, such as workers=4; repeatable.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+T = TypeVar("T")
+
+
+class Failed(Exception):
+    """The command could not do what it was asked for; the text says why and what would help."""
+
+
+def settings_of(config: list[Path] | None, overrides: list[str] | None) -> Settings:
+    """The configuration, or exit code 2 with everything that is wrong with it."""
+    try:
+        return load(config or [], overrides or [])
+    except SettingsError as error:
+        for problem in error.problems:
+            ERR.print(problem, markup=False)
+        raise typer.Exit(2) from None
+
+
+def run_with_parts(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
+    """Run something that needs the database, and turn what an operator can meet into a message and exit code 1."""
+    from config.cluster import PostgresError
+    from config.database import DatabaseUnavailable, MigrationError
+    from config.keyring import KeyringError
+    from mta.accounts import AccountError, WrongInstallation
+    from mta.logs import configure
+    from mta.parts import opened
+
+    configure("warning", "console")
+
+    async def main() -> T:
+        async with opened(settings, name="heed command") as parts:
+            return await work(parts)
+
+    try:
+        return asyncio.run(main())
+    except (AccountError, Failed) as error:
+        ERR.print(str(error), markup=False)
+    except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation, KeyringError) as error:
+        ERR.print(f"database: {error}", markup=False)
+    except OSError as error:
+        ERR.print(f"{error.filename or ''}: {error.strerror or error}", markup=False)
+    raise typer.Exit(1)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on standard output; times in UTC."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n")
+
+
+def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
+    """A table for people."""
+    if not rows:
+        OUT.print(empty)
+        return
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        grid.add_column(column)
+    for row in rows:
+        grid.add_row(*("" if value is None else str(value) for value in row))
+    OUT.print(grid)
