@@ -125,7 +125,7 @@ class Daemon:
 
     def launch(self) -> None:
         """Start it, without waiting until it is ready."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command_line(("run",)),

@@ -1,0 +1,135 @@
+"""A node's life: it starts by itself, takes mail, survives the end of any of its processes, and stops when asked to."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import smtplib
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.daemon import Daemon, DaemonError, running
+from tests.support.submit import message, submit
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, database_url: str) -> AsyncIterator[Daemon]:
+    async with running(Daemon(tmp_path / "node", database_url)) as daemon:
+        yield daemon
+
+
+async def deliver(daemon: Daemon, *recipients: str) -> None:
+    """Submit a message and wait until the sink has it."""
+    before = received(daemon)
+    assert await asyncio.to_thread(submit, daemon.ports.submission, recipients, message("hello")) == {}
+
+    async def arrived() -> bool:
+        return received(daemon) >= before + len(recipients)
+
+    await daemon.eventually(arrived, 20, "did not deliver")
+
+
+def received(daemon: Daemon) -> int:
+    return sum(1 for name in ("new", "cur") for _ in (daemon.data_dir / "sink" / name).glob("*"))
+
+
+async def test_a_message_goes_all_the_way(daemon: Daemon) -> None:
+    await deliver(daemon, "anna@example.net", "bob@example.org")
+    assert await daemon.metric("heed_delivered_total") == 2
+    shown = await asyncio.to_thread(daemon.command, "sink", "show", "--json")
+    assert json.loads(shown.stdout)["messages"] == 2
+    assert await daemon.stop() == 0
+    assert "anna" not in daemon.log
+
+
+async def test_probes_and_metrics_answer(daemon: Daemon) -> None:
+    assert (await daemon.get("/healthz"))[0] == 200
+    status, text = await daemon.get("/readyz")
+    assert status == 200
+    assert json.loads(text)["ready"] is True
+    assert await daemon.metric("heed_database_up") == 1
+
+
+async def test_a_worker_that_is_killed_is_replaced(daemon: Daemon) -> None:
+    victims = daemon.worker_pids()
+    assert len(victims) == 2
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+
+    async def replaced() -> bool:
+        workers = daemon.worker_pids()
+        return len(workers) == 2 and not set(workers) & set(victims)
+
+    await daemon.eventually(replaced, 20, "did not start new workers")
+    await daemon.ready()
+    await deliver(daemon, "anna@example.net")
+
+
+async def test_workers_end_with_their_supervisor_and_the_node_starts_again(daemon: Daemon) -> None:
+    workers = daemon.worker_pids()
+    daemon.kill_supervisor()
+
+    async def ended() -> bool:
+        return not any(psutil.pid_exists(worker) for worker in workers)
+
+    await daemon.eventually(ended, 20, "left workers behind")
+    await daemon.start()
+    await deliver(daemon, "anna@example.net")
+
+
+async def test_an_embedded_database_that_is_killed_comes_back(tmp_path: Path) -> None:
+    async with running(Daemon(tmp_path / "node", None)) as daemon:
+        await deliver(daemon, "anna@example.net")
+        pid = int((daemon.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGKILL)
+        replies: list[int] = []
+
+        async def taken() -> bool:
+            try:
+                await asyncio.to_thread(submit, daemon.ports.submission, ["bob@example.org"], message("again"))
+            except smtplib.SMTPResponseException as refused:
+                replies.append(refused.smtp_code)
+                return False
+            return True
+
+        await daemon.eventually(taken, 30, "did not take mail again")
+        assert all(400 <= reply < 500 for reply in replies)
+        await deliver(daemon, "carol@example.com")
+        assert await daemon.stop() == 0
+        assert not (daemon.data_dir / "postgres" / "postmaster.pid").exists()
+
+
+async def test_a_busy_port_is_named(tmp_path: Path, database_url: str) -> None:
+    daemon = Daemon(tmp_path / "node", database_url)
+    with socket.create_server(("127.0.0.1", daemon.ports.inbound)), pytest.raises(DaemonError) as caught:
+        await daemon.start()
+    daemon.destroy()
+    said = re.sub(r"\s+", " ", str(caught.value))
+    assert f"inbound.listen = 127.0.0.1:{daemon.ports.inbound}" in said
+
+
+async def test_a_second_node_on_the_same_data_is_refused(daemon: Daemon, database_url: str) -> None:
+    second = Daemon(daemon.data_dir, database_url)
+    with pytest.raises(DaemonError, match="another"):
+        await second.start()
+    await deliver(daemon, "anna@example.net")
+    assert await daemon.metric("heed_delivered_total") == 1
+
+
+async def test_data_is_private(daemon: Daemon) -> None:
+    await deliver(daemon, "anna@example.net")
+    assert stat.S_IMODE(daemon.data_dir.stat().st_mode) & 0o077 == 0
+
+
+async def test_wrong_settings_are_all_named_at_once(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "node", None, settings={"delivery.next_hopp": "x:25", "workers": "many"})
+    with pytest.raises(DaemonError) as caught:
+        await daemon.start()
+    assert "delivery.next_hopp" in str(caught.value)
+    assert "workers" in str(caught.value)
