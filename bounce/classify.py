@@ -19,7 +19,8 @@ import tomllib
 from dataclasses import dataclass, replace
 
 from bounce.outcome import BounceClass
-from bounce.patterns import PatternSet, linear
+from bounce.patterns import PatternSet
+from bounce.vocabulary import ANSWERED_BEFORE_RCPT
 
 TEXT_CHARACTERS = 4000
 """How much of a text is looked at: a diagnosis is a few lines, and whoever writes more is not diagnosing."""
@@ -94,11 +95,6 @@ _SPECIFIC_CODES: dict[str, BounceClass] = {
 }
 
 _SENDER_CODES = frozenset({"1.7", "1.8"})
-_BEFORE_RCPT = linear(
-    r"(?i)in reply to (?:mail|helo|ehlo)|after (?:mail from|sending mail|helo|ehlo|initial connection)|in response to (?:mail|helo|ehlo)"
-    r"|>>> (?:mail from|ehlo|helo)|\[(?:mail_from|helo|ehlo)\]|did not like our (?:mail|helo|ehlo)|but (?:my name|sender) was rejected"
-    r"|does not like (?:sender|helo)|mail from command|(?:helo|ehlo) command|smtp:(?:mail|helo|ehlo)"
-)
 
 # By subject alone: a direction, no more. x.1.x stays OTHER, as "something with an address" is no unknown user.
 _SUBJECTS: dict[str, BounceClass] = {
@@ -173,7 +169,9 @@ class Classifier:
         if cause.bounce_class not in ABOUT_THE_PERSON | {C.OTHER}:
             return cause
         about_sender = (
-            before_rcpt or status.partition(".")[2] in _SENDER_CODES or _BEFORE_RCPT.search(text[:TEXT_CHARACTERS])
+            before_rcpt
+            or status.partition(".")[2] in _SENDER_CODES
+            or ANSWERED_BEFORE_RCPT.search(text[:TEXT_CHARACTERS])
         )
         return replace(cause, bounce_class=C.POLICY, certain=False) if about_sender else cause
 

@@ -16,7 +16,7 @@ _MAX_CHARACTERS = 64 * 1024
 def sns_notice(text: str) -> tuple[Kind, str, list[Recipient]] | None:
     """Kind, feedback type and recipients of a notification, None where `text` is none."""
     start = text.find("{")
-    if start < 0 or start > 200 or "otificationType" not in text and "eventType" not in text:
+    if start < 0 or start > 200 or ("otificationType" not in text and "eventType" not in text):
         return None
     found = _decoded(text[start:_MAX_CHARACTERS])
     if isinstance(found.get("Message"), str):

@@ -22,11 +22,14 @@ from bounce.patterns import linear, sayable
 from bounce.reading import Kind, Reading, Recipient, RecognisedBy
 from bounce.text import Failure, Notice, addresses, failures
 from bounce.vocabulary import (
+    ANSWERED_DATA,
+    ANSWERED_RCPT,
     AUTO_REPLY_SUBJECT,
     CHALLENGE,
     DELAY,
     FAILED_WORDS,
     FAILURE_SUBJECT,
+    GIVEN_UP,
     MAIL_SYSTEM,
     PURE_MAIL_SYSTEM,
     UNSUBSCRIBE,
@@ -89,11 +92,8 @@ def _feedback(evidence: Evidence) -> _Judgement:
     if not counted:
         failure = next((kind for kind in types if kind in _AUTH_FAILURES), "")
         kind = Kind.AUTH_FAILURE if failure else Kind.OTHER
-        return (
-            kind,
-            failure or types[0],
-            [_complaint(person, RecognisedBy.REPORT) for person in _reported(evidence, types)],
-        )
+        people = _reported(evidence, types) or _complainants(evidence)
+        return kind, failure or types[0], [_complaint(person, RecognisedBy.REPORT) for person in people]
     opted_out = all(kind in _OPT_OUTS for kind in counted)
     people = _reported(evidence, counted)
     by = RecognisedBy.REPORT
@@ -162,8 +162,7 @@ def _aggregate_report(evidence: Evidence) -> str:
 
 
 def _delivery_status(evidence: Evidence, parted: Notice) -> _Judgement:
-    assert evidence.status is not None  # noqa: S101 - the caller looked
-    groups = _distinct(evidence.status.recipients)
+    groups = _distinct(evidence.status.recipients if evidence.status else [])
     nameless = [group for group in groups if not group.address]
     if nameless:
         _name(nameless, evidence, parted)
@@ -267,12 +266,6 @@ def _is_permanent(action: Action | None, code: str, reply: int, cause: Cause) ->
     return not 400 <= reply < 500 and cause.bounce_class is not BounceClass.OTHER and not cause.expired
 
 
-_ANSWERED_RCPT = linear(
-    r"(?i)in reply to rcpt|after rcpt|rcpt to ?:|\[rcpt_to\]|rcpt to response|rcpt command|smtp:rcpt|does not like recipient|did not like our rcpt|to rcpt to command"
-)
-_ANSWERED_DATA = linear(
-    r"(?i)in reply to (?:end of )?data|after (?:end of )?data|end of data|final data|after data|>>> data|smtp command\W+data|failed after i sent the message|text command|\[(?:data|eod|dot)\]"
-)
 _CODES_OF_PERSON = frozenset(
     {"1.0", "1.1", "1.2", "1.3", "1.6", "1.10", "1.351", "4.4", "4.1", "4.310", "4.312", "7.17", "7.18"}
 )
@@ -284,9 +277,9 @@ def _is_certain(cause: Cause, code: str, said: str, prose: str) -> bool:
         return True
     if code.partition(".")[2] in _CODES_OF_PERSON or status(said).partition(".")[2] in _CODES_OF_PERSON:
         return True
-    if _ANSWERED_DATA.search(said) or _ANSWERED_DATA.search(prose[:TEXT_CHARACTERS]):
+    if ANSWERED_DATA.search(said) or ANSWERED_DATA.search(prose[:TEXT_CHARACTERS]):
         return False
-    return bool(_ANSWERED_RCPT.search(said) or _ANSWERED_RCPT.search(prose[:TEXT_CHARACTERS]))
+    return bool(ANSWERED_RCPT.search(said) or ANSWERED_RCPT.search(prose[:TEXT_CHARACTERS]))
 
 
 # -- Text -------------------------------------------------------------------------------------------------------------
@@ -386,12 +379,7 @@ def _is_delay(evidence: Evidence, parted: Notice) -> bool:
     if DELAY.search(evidence.subject):
         return True
     text = parted.text[:TEXT_CHARACTERS]
-    return bool(DELAY.search(text)) and not _GIVEN_UP.search(text)
-
-
-_GIVEN_UP = linear(
-    r"(?i)giv(?:en|ing) up|permanent(?:ly)? |fatal|will be deleted|has been deleted|not going to try|no further (?:delivery )?attempts|failed permanently|removed from (?:the )?queue|deleted from (?:the )?queue|too long|undeliverable"
-)
+    return bool(DELAY.search(text)) and not GIVEN_UP.search(text)
 
 
 def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], RecognisedBy]:

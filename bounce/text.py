@@ -1,4 +1,4 @@
-"""Notices that only people were meant to read: where the returned original begins, whom a notice is about, what it says.
+"""Notices meant for people: where the returned original begins, whom a notice is about, what it says.
 
 Works by layout, so that the language of the prose does not matter: an address alone on its line, an address that opens
 a paragraph, an address in a quoted SMTP command or reply. Prose that merely mentions an address names nobody.
@@ -18,10 +18,24 @@ MAX_LINE_CHARACTERS = 1000
 MAX_RECIPIENTS = 200
 
 _ORIGINAL_FIELDS = frozenset(
-    "received return-path message-id from to cc date subject mime-version content-type content-transfer-encoding "
-    "dkim-signature domainkey-signature reply-to sender x-mailer delivered-to list-unsubscribe list-id "
-    "authentication-results received-spf x-received x-google-dkim-signature references in-reply-to "
-    "feedback-id precedence errors-to user-agent return-path".split()
+    {
+        *(
+            "received",
+            "return-path",
+            "message-id",
+            "from",
+            "to",
+            "cc",
+            "date",
+            "subject",
+            "mime-version",
+            "content-type",
+        ),
+        *("content-transfer-encoding", "dkim-signature", "domainkey-signature", "reply-to", "sender", "x-mailer"),
+        *("delivered-to", "list-unsubscribe", "list-id", "authentication-results", "received-spf", "x-received"),
+        *("x-google-dkim-signature", "references", "in-reply-to", "feedback-id", "precedence", "errors-to"),
+        *("user-agent", "arc-seal", "x-original-to", "envelope-to"),
+    },
 )
 _FIELD = re.compile(r"[ \t>|]{0,8}([A-Za-z][A-Za-z0-9-]{1,60})[ \t]?:")
 
