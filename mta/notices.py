@@ -13,6 +13,7 @@ from bounce.outcome import Action
 from mta.accounts import Accounts
 from mta.dsn import DsnError, Report, compose
 from mta.identifiers import LANES, MessageIds, queue_id
+from mta.message import parse
 from mta.queue import Completion, NewMessage, NewRecipient, Queue, StoredMessage
 from mta.vault import Address, Envelope, VaultError
 from suppression.digest import AddressError, Digest, MessageClass
@@ -70,7 +71,7 @@ class Notices:
                 return None
             sealed = await self._queue.addresses(message_id, [completion.ordinal for completion in about])
             reports = [
-                _report(completion, campaign.key.open_address(message_id, completion.ordinal, address))
+                _report(completion, campaign.key.open_address(message_id, completion.ordinal, address), stored)
                 for completion in about
                 if (address := sealed.get(completion.ordinal)) is not None
             ]
@@ -96,7 +97,7 @@ class Notices:
         self._lane = (self._lane + 1) % LANES
         message_id = self._ids.next(self._lane)
         now = self._now()
-        envelope = Envelope("", smtputf8=original.smtputf8, eight_bit=not text.isascii(), notice=True)
+        envelope = Envelope("", smtputf8=parse(text).internationalised, eight_bit=not text.isascii(), notice=True)
         address = campaign.key.seal_address(message_id, 0, Address(original.sender, "NEVER"))
         return NewMessage(
             message_id,
@@ -112,7 +113,7 @@ class Notices:
         )
 
 
-def _report(completion: Completion, address: Address) -> Report:
+def _report(completion: Completion, address: Address, stored: StoredMessage) -> Report:
     assert completion.outcome is not None
     return Report(
         address.address,
@@ -120,5 +121,5 @@ def _report(completion: Completion, address: Address) -> Report:
         completion.outcome,
         address.orcpt,
         attempted_at=completion.at,
-        retry_until=completion.due_at,
+        retry_until=stored.expires_at,
     )

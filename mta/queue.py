@@ -105,6 +105,7 @@ class StoredMessage:
     campaign_id: int
     message_class: MessageClass
     received_at: float
+    expires_at: float
     sealed_envelope: bytes
     sealed_content: bytes
 
@@ -222,9 +223,16 @@ class Queue:
             rows = await connection.fetch(_QUERIES.content, lane_of(message_id), message_id)
         if not rows:
             return None
-        tenant_id, list_id, campaign_id, message_class, received_at, envelope, content = rows[0]
+        row = rows[0]
         return StoredMessage(
-            tenant_id, list_id, campaign_id, MessageClass(message_class), received_at.timestamp(), envelope, content
+            row["tenant_id"],
+            row["list_id"],
+            row["campaign_id"],
+            MessageClass(row["class"]),
+            row["received_at"].timestamp(),
+            row["expires_at"].timestamp(),
+            row["envelope"],
+            row["content"],
         )
 
     async def addresses(self, message_id: int, ordinals: Sequence[int]) -> dict[int, bytes]:

@@ -41,7 +41,7 @@ JOIN message m ON m.lane = leased.lane AND m.id = leased.message_id;
 
 -- name: content
 -- What a delivery of a message needs besides its recipient.
-SELECT tenant_id, list_id, campaign_id, class, received_at, envelope, content
+SELECT tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope, content
 FROM message
 WHERE lane = $1 AND id = $2;
 

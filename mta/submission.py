@@ -24,7 +24,7 @@ from mta.commands import CommandError, Mail, Rcpt, parse_mail, parse_rcpt
 from mta.data_reader import DataError, DataReader
 from mta.identifiers import queue_id
 from mta.intake import Intake, Recipient, Submission
-from mta.message import parse, refuse
+from mta.message import Message, parse, refuse
 from mta.passwords import Passwords
 from mta.vault import Address, Envelope
 from suppression.digest import Digest, MessageClass
@@ -518,12 +518,16 @@ class SubmissionProtocol(asyncio.Protocol):
         who, door = self._who, self._door
         assert who is not None
         mail = transaction.mail
-        refusal = refuse(content, smtputf8=mail.smtputf8, eight_bit=mail.eight_bit, message_class=who.message_class)
+        message = parse(content)
+        # 8-bit content is taken without BODY=8BITMIME too: many applications send it so
+        refusal = refuse(
+            content, smtputf8=mail.smtputf8, eight_bit=True, message_class=who.message_class, parsed=message
+        )
         if refusal is not None:
             self._refuse(refusal.reply, "content")
             return
         try:
-            submission = await self._attributed(who, transaction, content)
+            submission = await self._attributed(who, transaction, content, message)
             if not submission.recipients:
                 registry.suppressed.labels("rcpt").inc(len(transaction.recipients))
                 self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
@@ -538,10 +542,11 @@ class SubmissionProtocol(asyncio.Protocol):
         registry.accepted.labels(name).inc(len(submission.recipients))
         self._reply(f"250 2.0.0 {queue_id(message_id)}")
 
-    async def _attributed(self, who: Credential | Trusted, transaction: Transaction, content: bytes) -> Submission:
+    async def _attributed(
+        self, who: Credential | Trusted, transaction: Transaction, content: bytes, message: Message
+    ) -> Submission:
         """Whose it is, of which campaign and list; without those recipients that have left the list."""
         door, tenant_id, mail = self._door, who.tenant.id, transaction.mail
-        message = parse(content)
         names = message.values(door.policy.campaign_header)
         campaign = await door.accounts.campaign(tenant_id, names[0].decode("utf-8", "replace") if names else "")
         list_id = await door.accounts.list_id(tenant_id, message.list_name() or "")
@@ -550,7 +555,7 @@ class SubmissionProtocol(asyncio.Protocol):
             for person, rcpt in transaction.recipients.items()
             if not list_id or self._wanted(person, tenant_id, list_id, who.message_class)
         ]
-        eight_bit = mail.eight_bit or not content.isascii()
+        eight_bit = mail.eight_bit or message.eight_bit
         envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, eight_bit)
         return Submission(campaign, list_id, who.message_class, envelope, recipients, content)
 
