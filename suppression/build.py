@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from suppression.base import HEADER, HEADER_BYTES, MAGIC, MAX_BITS, MIN_BITS, VERSION, Base
+from suppression.base import BITS_PER_START, HEADER, HEADER_BYTES, MAGIC, MAX_BITS, MIN_BITS, VERSION, Base
 
 Keys = NDArray[numpy.int64]
 
-KEYS_PER_BUCKET = 4
-"""Average keys a bucket: with four, bisecting takes two or three steps, and the table costs one byte a key."""
+BITS_PER_KEY = 6
+"""At least so many bits of the map a key, at most twice as many: one question in seven to thirteen for a key that is
+not there gets through the map, and both tables cost 1.5 to 3 bytes a key."""
 
 _CHUNK_KEYS = 1 << 18
 
@@ -33,9 +34,7 @@ def write(path: Path, position: int, digest: bytes, chunks: Iterable[Keys], coun
 
     `count_at_most` decides the size of the table only. Blocks: call it in a thread.
     """
-    bits = min(max((count_at_most // KEYS_PER_BUCKET).bit_length(), MIN_BITS), MAX_BITS)
-    shift, half = 64 - bits, 1 << (bits - 1)
-    counts = numpy.zeros((1 << bits) + 1, dtype=numpy.uint32)
+    tables = _Tables(min(max((count_at_most * BITS_PER_KEY).bit_length(), MIN_BITS), MAX_BITS))
     checksum = hashlib.blake2b(digest_size=32)
     total = 0
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -43,16 +42,15 @@ def write(path: Path, position: int, digest: bytes, chunks: Iterable[Keys], coun
         with temporary.open("wb") as file:
             file.write(bytes(HEADER_BYTES))
             for chunk in chunks:
-                buckets, found = numpy.unique((chunk >> shift) + half, return_counts=True)
-                counts[buckets + 1] += found.astype(numpy.uint32)
+                tables.add(chunk)
                 total += len(chunk)
                 data = chunk.tobytes()
                 checksum.update(data)
                 file.write(data)
-            starts = numpy.cumsum(counts, dtype=numpy.uint32).tobytes()
-            checksum.update(starts)
-            file.write(starts)
-            header = HEADER.pack(MAGIC, VERSION, bits, position, total, digest, checksum.digest())
+            for table in tables.finished():
+                checksum.update(table)
+                file.write(table)
+            header = HEADER.pack(MAGIC, VERSION, tables.bits, position, total, digest, checksum.digest())
             file.seek(0)
             file.write(header + hashlib.sha256(header).digest())
             file.flush()
@@ -61,6 +59,29 @@ def write(path: Path, position: int, digest: bytes, chunks: Iterable[Keys], coun
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+class _Tables:
+    """The map and the starts, from ascending chunks of keys."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        self._bitmap = numpy.zeros(1 << (bits - 3), dtype=numpy.uint8)
+        self._counts = numpy.zeros((1 << (bits - BITS_PER_START)) + 1, dtype=numpy.uint32)
+
+    def add(self, chunk: Keys) -> None:
+        if not len(chunk):
+            return
+        slots = chunk >> (64 - self.bits)
+        places = slots >> 3
+        first_of_place = numpy.flatnonzero(numpy.append([True], places[1:] != places[:-1]))
+        masks = numpy.bitwise_or.reduceat(numpy.uint8(1) << (slots & 7).astype(numpy.uint8), first_of_place)
+        self._bitmap[places[first_of_place]] |= masks
+        starts, found = numpy.unique(slots >> BITS_PER_START, return_counts=True)
+        self._counts[starts + len(self._counts) // 2 + 1] += found.astype(numpy.uint32)
+
+    def finished(self) -> tuple[bytes, bytes]:
+        return self._bitmap.tobytes(), numpy.cumsum(self._counts, dtype=numpy.uint32).tobytes()
 
 
 def merged(base: Base, changes: Sequence[tuple[int, int]]) -> Iterator[Keys]:

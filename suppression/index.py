@@ -16,10 +16,10 @@ from suppression.base import Base
 from suppression.digest import Effect, MessageClass
 from suppression.entry import Action, Step
 
-MIN_DELTA_ENTRIES = 16_384
-DELTA_SHARE = 128
+MIN_DELTA_ENTRIES = 8_192
+DELTA_SHARE = 1_024
 """A rebuild is due when the delta has more entries than both: the minimum, and the base's count over this share.
-At 10 M entries that is 78 k, some 10 MB a worker; the more often files are written, the less memory."""
+An entry of the delta costs some 110 bytes in every worker, so at 10 M entries it is 0.1 bytes an entry and worker."""
 
 _PRUNE_AT_ONCE = 512
 
@@ -52,22 +52,23 @@ class Index:
     def blocks(self, keys: tuple[int, ...], message_class: MessageClass) -> bool:
         """Whether any of these scope keys stops mail of this class."""
         wanted = 2 if message_class else 1
-        delta_get, array, starts, shift, half = self._delta.get, self._array, self._starts, self._shift, self._half
+        delta_get, bitmap, byte_shift, bit_shift = self._delta.get, self._bitmap, self._byte_shift, self._bit_shift
         for key in keys:
             effect = delta_get(key)
-            if effect is not None:
-                if effect & 3 >= wanted:
+            if effect is None:
+                if bitmap[key >> byte_shift] >> (key >> bit_shift & 7) & 1 and self._in_base(key, wanted):
                     return True
-                continue
-            bucket = (key >> shift) + half
-            start, end = starts[bucket], starts[bucket + 1]
-            if start == end:
-                continue
-            at = bisect_left(array, key, start, end)
-            # The lowest bit says "transactional mail too"; base files hold a key once, with or without it.
-            if at < end and (array[at] == key + 1 or (wanted == 1 and array[at] == key)):
+            elif effect & 3 >= wanted:
                 return True
         return False
+
+    def _in_base(self, key: int, wanted: int) -> bool:
+        base = self._base
+        array, start = base.array, (key >> base.start_shift) + base.start_half
+        end = base.starts[start + 1]
+        at = bisect_left(array, key, base.starts[start], end)
+        # Files hold a key once: as it is (effect 1), or with its lowest bit set (effect 2); what is above is another.
+        return at < end and wanted <= array[at] - key + 1 <= 2
 
     def effect(self, key: int) -> Effect:
         """What this scope key stops."""
@@ -116,7 +117,7 @@ class Index:
 
     def _use(self, base: Base) -> None:
         self._base = base
-        self._array, self._starts, self._shift, self._half = base.array, base.starts, base.shift, base.half
+        self._bitmap, self._byte_shift, self._bit_shift = base.bitmap, base.byte_shift, base.bit_shift
 
     def _prune(self, at_most: int) -> None:
         """Drop a bounded number of entries that the base file holds by now: 5 ms pauses would be seen in latencies."""

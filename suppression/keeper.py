@@ -25,6 +25,9 @@ REPLAY_AT_MOST: Final = 200_000
 """Entries that are read from the log one by one (2 s); further behind, the state in force is read at once."""
 
 RETRY_SECONDS: Final = 60.0
+REST_FACTOR: Final = 10.0
+"""So many times its duration pass between a rebuild and the next: an import must not rebuild all the time."""
+
 _LOOK_AGAIN_SECONDS: Final = 0.2
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +51,7 @@ class BaseKeeper:
         self._on_rebuilt = on_rebuilt
         self._seen: tuple[int, int] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._not_before = 0.0
+        self._not_before = self._rest_until = 0.0
 
     async def load(self, index: Index) -> None:
         """Use the file if it is newer than what the index has; a file that can't be used is left to the next build."""
@@ -78,7 +81,7 @@ class BaseKeeper:
             return
         if self._stamp() != self._seen:
             self._begin(self.load(index))
-        elif index.rebuild_due():
+        elif index.rebuild_due() and self._clock() >= self._rest_until:
             self._begin(self._rebuild(index))
 
     async def stop(self) -> None:
@@ -121,6 +124,7 @@ class BaseKeeper:
 
     def _report(self, index: Index, started: float) -> None:
         seconds = self._clock() - started
+        self._rest_until = self._clock() + REST_FACTOR * seconds
         _log.info("suppression base file is rebuilt", position=index.base_position, seconds=round(seconds, 3))
         if self._on_rebuilt is not None:
             self._on_rebuilt(seconds)

@@ -32,8 +32,10 @@ def test_a_file_reads_as_it_was_written(tmp_path: Path) -> None:
 def test_the_table_leads_to_every_key(tmp_path: Path) -> None:
     base = written(tmp_path / "base", KEYS)
     for place, key in enumerate(KEYS):
-        bucket = (key >> base.shift) + base.half
-        assert base.starts[bucket] <= place < base.starts[bucket + 1]
+        start = (key >> base.start_shift) + base.start_half
+        assert base.starts[start] <= place < base.starts[start + 1]
+        assert base.bitmap[key >> base.byte_shift] >> (key >> base.bit_shift & 7) & 1
+    assert sum(byte.bit_count() for byte in base.bitmap) <= len(KEYS)
 
 
 def test_an_empty_file_is_one(tmp_path: Path) -> None:
