@@ -26,8 +26,10 @@ format: $(VENV)/.developed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Every benchmark, one after the other; each says with --help what it can be told.
 bench: $(VENV)/.developed
-	$(BIN)/python -m tests.bench
+	@set -e; for file in tests/bench/bench_*.py; do name=$$(basename $$file .py); \
+	  echo "== $$name"; $(BIN)/python -m tests.bench.$$name; done
 
 # var holds the keys without which nothing that is stored can be read: it is not cleaned away.
 clean:
