@@ -130,7 +130,7 @@ class Site:
     def unreachable(self, outcome: Outcome, now: float, chance: float) -> list[Lease]:
         """No host of this site can be used. Returns what waited; the site rests before it is tried again."""
         self.failures += 1
-        rest = min(30.0 * 2 ** (self.failures - 1), 1_800.0)
+        rest = min(5.0 * 2 ** (self.failures - 1), 1_800.0)
         self.suspended_until = now + rest * (0.9 + 0.2 * chance)
         self.last_outcome = outcome
         return self.queue.clear()

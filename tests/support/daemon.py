@@ -6,6 +6,7 @@ doesn't come up, or doesn't do in time what a test waits for.
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -91,6 +92,10 @@ class Daemon:
     def __repr__(self) -> str:
         return f"Daemon({str(self.data_dir)!r})"
 
+    def set(self, key: str, value: object) -> None:
+        """Change a setting before the daemon is started."""
+        self._options.append(f"{key}={value}")
+
     @property
     def log(self) -> str:
         """What all its processes have said, over all its starts."""
@@ -168,6 +173,13 @@ class Daemon:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    async def queued(self) -> int:
+        """Recipients that are not final, as the database has them."""
+        shown = await asyncio.to_thread(self.command, "queue", "--json")
+        if shown.returncode:
+            raise self._error(f"could not show its queue: {shown.stderr}")
+        return sum(json.loads(shown.stdout)["totals"].values())
 
     async def stop(self) -> int:
         """End it in good order by SIGTERM, and return its exit code; DaemonError when it lingers."""
