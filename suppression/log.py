@@ -114,6 +114,15 @@ class SuppressionLog:
             count: int = await connection.fetchval(_QUERIES.count_in_force, timeout=60)
         return count
 
+    async def first_out_of_force(self, upto: int) -> int | None:
+        """The first entry, up to a position, that what is in force contradicts; None if all is well.
+
+        Reads the whole log once; what changes meanwhile is left out.
+        """
+        async with self._database.connection() as connection:
+            found: int | None = await connection.fetchval(_QUERIES.first_out_of_force, upto, timeout=600)
+        return found
+
     async def snapshot(self, sink: Callable[[bytes], None]) -> tuple[int, bytes]:
         """Stream all keys that are in force, as rows of PostgreSQL's binary COPY, and say up to which entry that is."""
 

@@ -68,6 +68,24 @@ SELECT position, hash FROM suppression_head;
 -- How many suppressions are in force; counts them all.
 SELECT count(*) FROM suppression;
 
+-- name: first_out_of_force
+-- The first entry, of those up to a position, of which the table of what is in force says something else than the log;
+-- what has changed since that position is left out.
+WITH last AS (
+    SELECT DISTINCT ON (key, kind) key, kind, position, action FROM suppression_log
+    WHERE position <= $1 AND action IN (1, 2, 3) ORDER BY key, kind, position DESC
+)
+SELECT min(coalesce(last.position, suppression.position))
+FROM last FULL JOIN suppression USING (key, kind)
+WHERE (
+    last.position IS NULL OR (last.action = 1) <> (suppression.position IS NOT NULL)
+    OR suppression.position <> last.position
+) AND NOT EXISTS (
+    SELECT FROM suppression_log AS later
+    WHERE later.position > $1 AND later.key = coalesce(last.key, suppression.key)
+    AND later.kind = coalesce(last.kind, suppression.kind)
+);
+
 -- name: copy_keys
 -- What is in force, as the index's keys: the lowest bit is set where transactional mail is stopped too.
 SELECT key | (effect - 1) FROM suppression WHERE effect > 0
