@@ -1,4 +1,4 @@
-"""A database that is gone: 4xx at once and never 250, no sending past the staleness bound, and all goes on by itself."""
+"""A database that is gone: 4xx at once, never 250; no sending past the staleness bound; all goes on by itself."""
 
 import asyncio
 import contextlib
@@ -98,10 +98,11 @@ async def refuse_at_once(daemon: Daemon) -> None:
     began = time.monotonic()
     with pytest.raises((smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)) as caught:
         await asyncio.to_thread(submit, daemon.ports.submission, ["late@example.net"], message("late"))
-    refusal = caught.value
+    refusal: smtplib.SMTPException = caught.value
     if isinstance(refusal, smtplib.SMTPRecipientsRefused):
         codes = [code for code, _ in refusal.recipients.values()]
     else:
+        assert isinstance(refusal, smtplib.SMTPResponseException)
         codes = [refusal.smtp_code]
     assert all(400 <= code < 500 for code in codes)
     assert time.monotonic() - began < 6
