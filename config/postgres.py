@@ -182,6 +182,9 @@ class EmbeddedPostgres:
             return
         try:
             await asyncio.to_thread(self._launch, lock)
+        except OSError as error:
+            advice = "run Heed as an ordinary user who owns that directory, or set database.url"
+            raise PostgresError(f"PostgreSQL can't be started in {self._home}: {error}; {advice}") from error
         finally:
             os.close(lock)  # the server has its own copy
 
