@@ -1,4 +1,4 @@
-"""Marker addresses through every way that Heed has: none of them is in a log, a metric, or the database's files (P1)."""
+"""Marker addresses through every way that Heed has: none is in a log, a metric, or the database's files (P1)."""
 
 import asyncio
 import smtplib
@@ -8,7 +8,7 @@ import asyncpg
 
 from tests.end_to_end.test_way_out import bounce, header, mail
 from tests.support.daemon import Daemon, running
-from tests.support.peer import Connection, Peer
+from tests.support.peer import Connection, Peer, Received
 from tests.support.script import Script
 from tests.support.submit import message, submit
 
@@ -39,7 +39,7 @@ async def test_no_address_is_written_anywhere(tmp_path: Path, database_url: str)
             sender = address("sender")
             port = daemon.ports.submission
             await asyncio.to_thread(submit, port, [address(name) for name in names], content, sender=sender)
-            seen = {}
+            seen: dict[str, Received] = {}
             while not {address("delivered"), address("leaver"), sender} <= seen.keys():
                 received = await peer.message()
                 seen[received.recipients[0]] = received
