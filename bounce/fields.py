@@ -39,7 +39,7 @@ _RECIPIENT_FIELDS = frozenset({"final-recipient", "original-recipient", "x-actua
 
 def delivery_status(body: bytes) -> DeliveryStatus:
     """What a delivery-status part says, per recipient; no recipients where it says nothing usable."""
-    groups = [fields(_dedented(group)) for group in re.split(rb"\n[ \t]*\n", body)[:MAX_GROUPS]]
+    groups = [fields(_dedented(group)) for group in re.split(rb"\n[ \t]*\n", body, maxsplit=MAX_GROUPS)[:MAX_GROUPS]]
     mta = ""
     collected: list[Headers] = []
     for group in groups:

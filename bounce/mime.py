@@ -22,7 +22,8 @@ MAX_DEPTH = 6
 MAX_PARTS = 64
 MAX_HEADER_BYTES = 64 * 1024
 MAX_FIELDS = 400
-MAX_VALUE_BYTES = 8 * 1024
+MAX_LINES = 1600
+MAX_VALUE_CHARACTERS = 8 * 1024
 MAX_TEXT_BYTES = 64 * 1024
 """Of one part, before and after decoding: a diagnosis stands at the top."""
 
@@ -59,17 +60,25 @@ class Entity:
         return strip_html(text) if self.content_type == "text/html" else text
 
 
+_CR_IS_LF = bytes.maketrans(b"\r", b"\n")
+_MBOX_LINES = 3
+
+
 def parse(message: bytes) -> Entity:
     """The message's structure, whatever it is."""
+    if b"\r\n" in message:
+        message = message.replace(b"\r\n", b"\n")
     if b"\r" in message:
-        message = message.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        message = message.translate(_CR_IS_LF)
     return _entity(_mend_start(message), 0, "text/plain")
 
 
 def _mend_start(message: bytes) -> bytes:
     """`message` from its first header line on."""
     message = message.lstrip(b"\n \t\x00\xef\xbb\xbf")
-    while message.startswith((b"From ", b">From ")):
+    for _ in range(_MBOX_LINES):
+        if not message.startswith((b"From ", b">From ")):
+            break
         message = message.partition(b"\n")[2].lstrip(b"\n")
     return message
 
@@ -104,55 +113,54 @@ def _add_children(entity: Entity, announced: str, depth: int) -> None:
             entity.children = [_entity(body, depth + 1, "text/plain") for body in _split_at(entity.body, boundary)]
 
 
-_FIELD_START = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
+_HEADER = re.compile(rb"(?:[!-9;-~]{1,80}[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z)|>From [^\n]*\n)*+")
 
 
 def _header_end(data: bytes) -> int:
     """Where the header block ends: at the first empty line, or at a line that can't belong to a header."""
-    if data.startswith(b"\n"):
-        return 0
-    position = 0
-    limit = min(len(data), MAX_HEADER_BYTES)
-    while position < limit:
-        line_end = data.find(b"\n", position)
-        if line_end < 0:
-            return len(data) if _FIELD_START.match(data, position) else position
-        if line_end == position:
-            return position
-        first = data[position]
-        if first not in b" \t" and not _FIELD_START.match(data, position) and not data.startswith(b">From ", position):
-            return position
-        position = line_end + 1
-    end = data.find(b"\n\n", position - 1 if position else 0)
-    return len(data) if end < 0 else end + 1
+    match = _HEADER.match(data, 0, MAX_HEADER_BYTES)
+    end = match.end() if match else 0
+    if end < MAX_HEADER_BYTES:
+        return end
+    # An oversized header: what is beyond the limit is skipped, not read as the body.
+    empty = data.find(b"\n\n", end - 1)
+    return len(data) if empty < 0 else empty + 1
 
 
 def fields(block: bytes) -> Headers:
     """Header fields of `block`, unfolded. A line that is neither a field nor folded is taken as folded."""
-    found: list[tuple[str, list[bytes]]] = []
-    for line in block.split(b"\n", MAX_FIELDS * 4)[: MAX_FIELDS * 4]:
-        if found and line[:1] in (b" ", b"\t"):
-            found[-1][1].append(line)
+    try:
+        lines = block.decode("utf-8").split("\n", MAX_LINES)
+    except UnicodeDecodeError:
+        lines = [_decoded_line(line) for line in block.split(b"\n", MAX_LINES)]
+    found: list[tuple[str, list[str]]] = []
+    for line in lines[:MAX_LINES]:
+        if line[:1] in (" ", "\t"):
+            if found:
+                found[-1][1].append(line)
             continue
-        name, colon, value = line[: MAX_VALUE_BYTES + 80].partition(b":")
-        if colon and name and _FIELD_START.match(line):
-            found.append((name.strip().decode("ascii", "replace").lower(), [value]))
+        name, colon, value = line[: MAX_VALUE_CHARACTERS + 80].partition(":")
+        name = name.rstrip()
+        if colon and name and len(name) <= 80 and " " not in name and name.isascii():
             if len(found) >= MAX_FIELDS:
                 break
+            found.append((name.lower(), [value]))
         elif found and line:
-            found[-1][1].append(b" " + line)
+            found[-1][1].append(line)
     return [(name, _value(parts)) for name, parts in found]
 
 
-def _value(parts: list[bytes]) -> str:
-    raw = parts[0] if len(parts) == 1 else b" ".join(part.strip() for part in parts)
-    raw = raw[:MAX_VALUE_BYTES].strip()
-    if b"\x1b$" in raw:
-        return raw.decode("iso-2022-jp", "replace")
+def _decoded_line(line: bytes) -> str:
     try:
-        return raw.decode("utf-8")
+        return line.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        return line.decode("latin-1")
+
+
+def _value(parts: list[str]) -> str:
+    value = parts[0].strip() if len(parts) == 1 else " ".join([part.strip() for part in parts])
+    value = value[:MAX_VALUE_CHARACTERS]
+    return _charset_decoded(value.encode("utf-8"), "iso-2022-jp") if "\x1b$" in value else value
 
 
 def _split(body: bytes, boundary: str) -> list[bytes]:

@@ -18,7 +18,7 @@ from bounce.evidence import Evidence
 from bounce.fields import RecipientFields, reply_code, status
 from bounce.json_notice import sns_notice
 from bounce.outcome import Action, BounceClass
-from bounce.patterns import linear, sayable
+from bounce.patterns import Finder, sayable
 from bounce.reading import Kind, Reading, Recipient, RecognisedBy
 from bounce.text import Failure, Notice, addresses, failures
 from bounce.vocabulary import (
@@ -38,8 +38,8 @@ from bounce.vocabulary import (
 MAX_MESSAGE_BYTES = 10 << 20
 """What is longer is cut: a report stands before what it returns."""
 
-_FORWARDED = linear(
-    r"(?i)^\s*(?:re|fwd?|aw|wg|sv|vs|rif|r|tr|antw|odp|res|enc|rv|ynt|回复|转发|答复|回覆|轉寄)\s*(?:\[\d+\])?\s*[:：]"
+_FORWARDED = Finder(
+    r"^\s*(?:re|fwd?|aw|wg|sv|vs|rif|r|tr|antw|odp|res|enc|rv|ynt|回复|转发|答复|回覆|轉寄)\s*(?:\[\d+\])?\s*[:：]"
 )
 
 
@@ -138,9 +138,7 @@ def _complaint(address: str, by: RecognisedBy) -> Recipient:
     return Recipient(address, None, "", 0, "", "", BounceClass.NONE, False, by, certain=by is not RecognisedBy.TEXT)
 
 
-_DMARC_SUBJECT = linear(
-    r"(?i)report[ _-]domain:|\bdmarc\b.{0,40}\b(?:aggregate|report)|aggregate report.{0,80}submitter"
-)
+_DMARC_SUBJECT = Finder(r"report[ _-]domain:|\bdmarc\b.{0,40}\b(?:aggregate|report)|aggregate report.{0,80}submitter")
 
 
 def _aggregate_report(evidence: Evidence) -> str:
@@ -167,7 +165,11 @@ def _delivery_status(evidence: Evidence, parted: Notice) -> _Judgement:
     if nameless:
         _name(nameless, evidence, parted)
     delayed = bool(DELAY.search(evidence.subject))
-    recipients = [_reported_recipient(group, parted, delayed, len(groups)) for group in groups]
+    told = {failure.address.lower(): failure.said for failure in failures(parted.text, ())}
+    recipients = [
+        _reported_recipient(group, _said_of(group.address, told, parted, len(groups)), parted, delayed)
+        for group in groups
+    ]
     return _kind_of(recipients), "", recipients
 
 
@@ -193,17 +195,16 @@ def _name(groups: list[RecipientFields], evidence: Evidence, parted: Notice) -> 
             group.address = person
 
 
-def _reported_recipient(group: RecipientFields, parted: Notice, delayed: bool, count: int) -> Recipient:
+def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, delayed: bool) -> Recipient:
     action = group.action or _action_by(group.status, delayed)
     diagnostic = group.diagnostic
     known = status(group.diagnostic)
     # A generic x.0.0 in the field with a specific code in the diagnostic: the latter was copied, the former made up.
     code = known if known and group.status[1:] in {"", ".0.0", ".5.0"} else group.status or known
-    said = diagnostic if diagnostic.strip() else _said_of(group.address, parted, count)
+    said = diagnostic if diagnostic.strip() else prose
     cause = shipped().cause(said, code, reply_code(said))
     if cause.told_by not in {"text", "code"} and said is diagnostic and action is not Action.DELIVERED:
-        elsewhere = _said_of(group.address, parted, count)
-        better = shipped().cause(elsewhere, code, reply_code(said))
+        better = shipped().cause(prose, code, reply_code(said))
         cause = better if better.told_by == "text" else cause
     if action in {Action.DELIVERED, Action.RELAYED, Action.EXPANDED}:
         cause = Cause(BounceClass.NONE, "")
@@ -238,11 +239,11 @@ def _action_by(code: str, delayed: bool) -> Action:
     return Action.DELIVERED if code.startswith("2") else Action.FAILED
 
 
-def _said_of(address: str, parted: Notice, count: int) -> str:
+def _said_of(address: str, told: dict[str, str], parted: Notice, count: int) -> str:
     """What the text for people says of this recipient; all of it, where there is but one."""
-    said = [failure.said for failure in failures(parted.text, ()) if failure.address.lower() == address.lower()]
-    if said and said[0]:
-        return said[0] if count > 1 else f"{said[0]} {parted.text[:TEXT_CHARACTERS]}"
+    said = told.get(address.lower(), "")
+    if said:
+        return said if count > 1 else f"{said} {parted.text[:TEXT_CHARACTERS]}"
     return parted.text[:TEXT_CHARACTERS] if count == 1 else ""
 
 
@@ -352,9 +353,7 @@ def _is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     return system and returned and any(failure.strong for failure in failures(parted.text, _outsiders(evidence)))
 
 
-_QUOTES_DIALOGUE = linear(
-    r"(?is)(?:^|\n)\s*5\d\d[ -].*\n\s*rcpt to:|(?:^|\n)\s*(?:>>> )?rcpt to:.*\n\s*(?:<<< )?5\d\d[ -]"
-)
+_QUOTES_DIALOGUE = Finder(r"(?:^|\n)\s*5\d\d[ -].*\n\s*rcpt to:|(?:^|\n)\s*(?:>>> )?rcpt to:.*\n\s*(?:<<< )?5\d\d[ -]")
 
 
 def _notice(evidence: Evidence, parted: Notice) -> _Judgement | None:

@@ -4,16 +4,15 @@ The words are data, in config/bounce_words.toml. One of them never decides alone
 """
 
 import importlib.resources
-import re
 import tomllib
 
-from bounce.patterns import linear
+from bounce.patterns import Finder
 
 _WORDS = tomllib.loads(importlib.resources.files("config").joinpath("bounce_words.toml").read_text(encoding="utf-8"))
 
 
-def _any_of(name: str, frame: str = "(?i){}") -> re.Pattern[str]:
-    return linear(frame.format("|".join(_WORDS[name])))
+def _any_of(name: str, frame: str = "{}") -> Finder:
+    return Finder(frame.format("|".join(_WORDS[name])))
 
 
 MAIL_SYSTEM = _any_of("mail_system")
@@ -34,7 +33,7 @@ AUTO_REPLY_SUBJECT = _any_of("auto_reply_subject")
 CHALLENGE = _any_of("challenge")
 """A mail that wants its sender to prove to be a person."""
 
-UNSUBSCRIBE = _any_of("unsubscribe", r"(?i)^\W*(?:please |bitte |kindly )?(?:{})\W*$")
+UNSUBSCRIBE = _any_of("unsubscribe", r"^\W*(?:please |bitte |kindly )?(?:{})\W*$")
 """A whole Subject, or the whole first line of a text, that asks for an end."""
 
 FAILED_WORDS = _any_of("failed_words")
