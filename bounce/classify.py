@@ -227,16 +227,32 @@ def shipped() -> Classifier:
     return Classifier(parse_rules(text))
 
 
-# What names a person or a machine is no evidence: "spam@…" would be found by the rules. Nor are the codes that open
-# each line of a long reply, in the middle of its sentences, nor the words that IronPort puts before any reply.
+# What names a person or a machine is no evidence: the rules would find "spam@…" and "quota.example.com". Only the names
+# of blocklists are. Nor are the codes that open each line of a long reply, in the middle of its sentences, nor the
+# words that IronPort puts before any reply.
 _NAME = re.compile(r"[^\s<>()\[\],;\"'@:]*@[^\s<>()\[\],;\"'@]+")
+_HOST = re.compile(r"((?:[\w-]{1,63}\.){1,10}[A-Za-z]{2,6})((?:\[[\w.:]*\])?[.:,;)\]'\"]*)$")
+_BLOCKLISTS = re.compile(
+    r"spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl", re.I
+)
 _LINE_CODES = re.compile(r" [245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} | - unknown address error\b", re.IGNORECASE)
 _WORD_CHARACTERS = 200
 
 
 def _essence(text: str) -> str:
-    words = text[:TEXT_CHARACTERS].split()
-    if "@" in text:
-        # Word by word and bounded, as this pattern alone would take the square of a word's length.
-        words = [_NAME.sub("<address>", word[:_WORD_CHARACTERS]) if "@" in word else word for word in words]
+    words = [_anonymous(word) if "@" in word or "." in word else word for word in text[:TEXT_CHARACTERS].split()]
     return _LINE_CODES.sub(" ", " ".join(words))
+
+
+def _anonymous(word: str) -> str:
+    """`word` without the name in it. Word by word and bounded: the patterns take the square of a word's length."""
+    word = word[:_WORD_CHARACTERS]
+    if "@" in word:
+        return _NAME.sub("<address>", word)
+    if "/" in word:
+        return word
+    opening = len(word) - len(word.lstrip("<([\"'"))
+    match = _HOST.match(word, opening)
+    if match is None or _BLOCKLISTS.search(word):
+        return word
+    return f"{word[:opening]}<host>{match.group(2)}"
