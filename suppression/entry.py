@@ -12,9 +12,10 @@ import hashlib
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from suppression.digest import Effect, Kind, Scope
@@ -58,6 +59,7 @@ class Action(IntEnum):
     SIGNED_HEAD = 4
 
 
+@lru_cache(maxsize=256)
 def clean(text: str, limit: int = MAX_REASON_CHARACTERS) -> str:
     """Printable, bounded, and nothing that looks like an address (P1)."""
     printable = "".join(character if character.isprintable() else " " for character in text)
@@ -100,8 +102,7 @@ class NewEntry:
         object.__setattr__(self, "reason", clean(self.reason, MAX_REASON_CHARACTERS))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of the log. `at`: epoch seconds, exact to the µs, by the database's clock.
 
     `effect` is what the scope key stops after this entry, over all kinds. `already_in_force`: this is an earlier entry,
@@ -139,13 +140,13 @@ class Entry:
         """The time as the log binds it."""
         return round(self.at * 1_000_000)
 
-    def computed_hash(self) -> bytes:
-        """What the hash must be."""
+    def computed_hash(self, previous: bytes | None = None) -> bytes:
+        """What the hash must be; behind another entry than the one it names, if that is given."""
         fixed = _FIXED.pack(
             self.position, self.at_microseconds, self.action, self.scope or 0, self.kind or 0, self.effect,
             self.tenant_id, self.list_id, self.campaign_id, self.cancelled, self.message_id, self.person, self.key,
         )  # fmt: skip
-        state = hashlib.sha256(self.previous + fixed)
+        state = hashlib.sha256((self.previous if previous is None else previous) + fixed)
         for text in (self.channel, self.actor, self.reason):
             encoded = text.encode()
             state.update(_LENGTH.pack(len(encoded)) + encoded)
@@ -182,7 +183,7 @@ def chain(entries: Sequence[Entry], previous: bytes) -> list[Entry]:
     """The entries with their hashes, the first one behind `previous`."""
     chained = []
     for entry in entries:
-        bound = replace(entry, previous=previous)
-        previous = bound.computed_hash()
-        chained.append(replace(bound, hash=previous))
+        digest = entry.computed_hash(previous)
+        chained.append(entry._replace(previous=previous, hash=digest))
+        previous = digest
     return chained

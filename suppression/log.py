@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -208,7 +207,7 @@ class Appending:
         by_position = {entry.position: entry for entry in await self._write(written)}
         by_position |= {row["position"]: entry_of(row, already_in_force=True) for row in found}
         return [
-            replace(by_position[position], already_in_force=True) if repeated else by_position[position]
+            by_position[position]._replace(already_in_force=True) if repeated else by_position[position]
             for position, repeated in plan.answers
         ]
 
@@ -222,7 +221,7 @@ class Appending:
         if not entries:
             return entries
         counts = await self._cancel(self.connection, entries)
-        return [replace(entry, cancelled=count) for entry, count in zip(entries, counts, strict=True)]
+        return [entry._replace(cancelled=count) for entry, count in zip(entries, counts, strict=True)]
 
     async def _write(self, entries: list[Entry]) -> list[Entry]:
         if not entries:

@@ -5,7 +5,7 @@ Pure: rows of what is in force come in, entries without hashes come out; log.py 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from suppression.digest import Effect, Kind, Scope, effect_of
@@ -86,7 +86,7 @@ def plan_lifts(
                 reason=lift.reason,
             )
             left = Effect(max((row["effect"] for row in kinds.values()), default=0))
-            entries.append(replace(_unchained(asked, key, left, position, now), action=action))
+            entries.append(_unchained(asked, key, left, position, now)._replace(action=action))
     return entries
 
 
