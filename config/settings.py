@@ -222,6 +222,13 @@ class Suppression(Section):
         return self
 
 
+class Bounces(Section):
+    suppress_after: int = Field(
+        3, ge=0, le=100, description="full or disabled mailboxes are suppressed after so many bounces; 0: never"
+    )
+    window_days: int = Field(30, ge=1, le=365, description="in so many days, without a success in between")
+
+
 class Signing(Section):
     required: bool = Field(True, description="a submitted message whose From domain has no DKIM key is deferred")
     create_keys: bool | None = Field(
@@ -255,6 +262,7 @@ class Settings(BaseSettings):
     delivery: Delivery = Delivery()
     queue: Queue = Queue()
     suppression: Suppression = Suppression()
+    bounces: Bounces = Bounces()
     signing: Signing = Signing()
     log: Log = Log()
 

@@ -12,7 +12,6 @@ from typing import Final
 
 import structlog
 
-from bounce.outcome import BounceClass
 from bounce.reader import read
 from bounce.reading import Kind as Reads
 from bounce.reading import Reading
@@ -32,7 +31,7 @@ _TAKEN: Final = "250 2.0.0 OK"
 _TOKEN: Final = re.compile(rf"(?<![A-Za-z0-9]){TOKEN_PATTERN}(?![A-Za-z0-9])")
 
 _BY_A_PERSON: Final = frozenset({Reads.OTHER, Reads.UNSUBSCRIBE})
-_SUPPRESS: Final = frozenset({BounceClass.UNKNOWN_USER, BounceClass.UNKNOWN_HOST, BounceClass.MOVED})
+_REPORTS: Final = frozenset({Reads.BOUNCE, Reads.COMPLAINT})
 
 
 class Answers:
@@ -52,7 +51,7 @@ class Answers:
         if forward and isinstance(reading.token, Token):  # a report that came to abuse, about mail of ours
             tokens = [*tokens, reading.token]
         try:
-            wanted = [entry for token in tokens for entry in entries_for(token, reading, null_sender=null_sender)]
+            wanted = [entry for token in tokens for entry in await self._entries_for(token, reading, null_sender)]
             await self._parts.hygiene.append(wanted)
             if forward:
                 await self._forwarding.forward(content)
@@ -62,6 +61,17 @@ class Answers:
             registry.refused.labels("inbound", "unread").inc()
             return "550 5.7.1 Nobody reads this mailbox; write to the sender named in the message"
         return _TAKEN
+
+    async def _entries_for(self, token: Token, reading: Reading, null_sender: bool) -> list[NewEntry]:
+        """What a message to this token's address asks to be suppressed."""
+        if reading.kind is Reads.OPT_OUT:
+            return [unsubscribe(token, Channel.COMPLAINT)]
+        if token.purpose is Purpose.UNSUBSCRIBE_MAIL:
+            by_a_person = reading.kind in _BY_A_PERSON and not null_sender
+            return [unsubscribe(token, Channel.MAILTO)] if by_a_person else []
+        if reading.kind in _REPORTS:
+            return await self._parts.hygiene.entries_of_report(token, reading)
+        return []
 
     def _own(self, text: str) -> Token | None:
         """The token in an address or a link, if it is one of ours: it is authenticated, so the rest need not fit."""
@@ -73,40 +83,19 @@ class Answers:
         return None
 
 
-def entries_for(token: Token, reading: Reading, *, null_sender: bool) -> list[NewEntry]:
-    """What a message to this token's address asks to be suppressed."""
-    if reading.kind is Reads.COMPLAINT:
-        return [_entry(token, Scope.TENANT, Kind.COMPLAINT, Channel.COMPLAINT, reading.feedback_type)]
-    if reading.kind is Reads.OPT_OUT:
-        return [unsubscribe(token, Channel.COMPLAINT)]
-    if token.purpose is Purpose.UNSUBSCRIBE_MAIL:
-        by_a_person = reading.kind in _BY_A_PERSON and not null_sender
-        return [unsubscribe(token, Channel.MAILTO)] if by_a_person else []
-    if token.purpose is Purpose.RETURN_PATH and reading.kind is Reads.BOUNCE:
-        for recipient in reading.recipients:
-            if recipient.permanent and recipient.certain and recipient.bounce_class in _SUPPRESS:
-                reason = f"{recipient.status} {recipient.bounce_class}"
-                return [_entry(token, Scope.TENANT, Kind.HARD_BOUNCE, Channel.BOUNCE, reason)]
-    return []
-
-
 def unsubscribe(token: Token, channel: Channel) -> NewEntry:
     """From the list that the mail came by, or from all mail of the tenant where it came by none."""
-    return _entry(token, Scope.LIST if token.list_id else Scope.TENANT, Kind.UNSUBSCRIBE, channel, "")
-
-
-def _entry(token: Token, scope: Scope, kind: Kind, channel: Channel, reason: str) -> NewEntry:
+    scope = Scope.LIST if token.list_id else Scope.TENANT
     return NewEntry(
         token.person,
         scope,
-        kind,
+        Kind.UNSUBSCRIBE,
         token.tenant_id,
-        token.list_id if scope is Scope.LIST else 0,
+        token.list_id,
         channel,
-        "subscriber" if kind is Kind.UNSUBSCRIBE else "report",
-        campaign_id=token.campaign_id,
-        message_id=token.message_id,
-        reason=reason,
+        "subscriber",
+        token.campaign_id,
+        token.message_id,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bounce.policy import Policy as BouncePolicy
 from config.database import Database, migrate
 from config.keyring import Keyring
 from config.postgres import EmbeddedPostgres
@@ -73,7 +74,9 @@ class Parts:
         self.queue = Queue(database, worker_id)
         self.dkim_keys = DkimKeys(database, keyring, time.monotonic)
         self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)
-        self.hygiene = Hygiene(self.log)
+        bounces = settings.bounces
+        policy = BouncePolicy(threshold=bounces.suppress_after, window_days=bounces.window_days)
+        self.hygiene = Hygiene(database, self.log, policy, now=now)
         self.ids = MessageIds(worker_id, now)
         self.notices = Notices(
             self.queue,
@@ -87,7 +90,7 @@ class Parts:
 
     def recorder(self, queue: Queue) -> Recorder:
         """What writes outcomes, for this worker's queue or a dead one's."""
-        return Recorder(queue, compose=self.notices.compose, suppress=self.hygiene.note_bounces)
+        return Recorder(queue, compose=self.notices.compose, suppress=self.hygiene.note_refusals)
 
     def renderer(self) -> Renderer:
         """What makes mail of templates."""
