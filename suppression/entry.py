@@ -140,17 +140,32 @@ class Entry(NamedTuple):
         """The time as the log binds it."""
         return round(self.at * 1_000_000)
 
-    def computed_hash(self, previous: bytes | None = None) -> bytes:
-        """What the hash must be; behind another entry than the one it names, if that is given."""
+    def encoded(self) -> bytes:
+        """The encoding that the hash covers."""
         fixed = _FIXED.pack(
             self.position, self.at_microseconds, self.action, self.scope or 0, self.kind or 0, self.effect,
             self.tenant_id, self.list_id, self.campaign_id, self.cancelled, self.message_id, self.person, self.key,
         )  # fmt: skip
-        state = hashlib.sha256((self.previous if previous is None else previous) + fixed)
-        for text in (self.channel, self.actor, self.reason):
-            encoded = text.encode()
-            state.update(_LENGTH.pack(len(encoded)) + encoded)
-        return state.digest()
+        texts = [text.encode() for text in (self.channel, self.actor, self.reason)]
+        return fixed + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+
+    def computed_hash(self, previous: bytes | None = None) -> bytes:
+        """What the hash must be; behind another entry than the one it names, if that is given."""
+        return hashlib.sha256((self.previous if previous is None else previous) + self.encoded()).digest()
+
+
+def decoded(data: bytes, previous: bytes, digest: bytes) -> Entry:
+    """The entry of an encoding; ValueError unless it has that hash behind that entry."""
+    if hashlib.sha256(previous + data).digest() != digest:
+        raise ValueError("not the encoding of an entry with this hash")
+    position, microseconds, action, scope, kind, effect, *numbers = _FIXED.unpack_from(data)
+    texts, begin = [], _FIXED.size
+    for _ in range(3):
+        end = begin + _LENGTH.size + _LENGTH.unpack_from(data, begin)[0]
+        texts.append(data[begin + _LENGTH.size : end].decode())
+        begin = end
+    at = datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000)
+    return entry_of((position, at, action, scope, kind, effect, *numbers, *texts, previous, digest))
 
 
 class Step(NamedTuple):

@@ -115,6 +115,13 @@ class Index:
             self._prune(_PRUNE_AT_ONCE)
         return True
 
+    def reset(self) -> None:
+        """Forget everything: this was the index of another log."""
+        self._delta = {}
+        self._prunable = False
+        self._use(Base.empty())
+        self.position, self.hash = self._base.position, self._base.hash
+
     def _use(self, base: Base) -> None:
         self._base = base
         self._bitmap, self._byte_shift, self._bit_shift = base.bitmap, base.byte_shift, base.bit_shift

@@ -84,6 +84,10 @@ class BaseKeeper:
         elif index.rebuild_due() and self._clock() >= self._rest_until:
             self._begin(self._rebuild(index))
 
+    def discard(self) -> None:
+        """Remove the file: it is of another log."""
+        self._path.unlink(missing_ok=True)
+
     async def stop(self) -> None:
         """Wait for what runs: a thread can't be ended, and it is a matter of seconds."""
         if self._task is not None:

@@ -100,6 +100,12 @@ class SuppressionLog:
             (row,) = await connection.fetch(_QUERIES.head)
         return row["position"], row["hash"]
 
+    async def hashes_at(self, positions: Sequence[int]) -> dict[int, bytes]:
+        """The hashes of the entries at these positions, as far as there are such entries."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_QUERIES.hashes_at, positions)
+        return {row["position"]: row["hash"] for row in rows}
+
     async def in_force(self, keys: Iterable[int]) -> list[Entry]:
         """The entries that are in force for these scope keys."""
         async with self._database.connection() as connection:

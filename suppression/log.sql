@@ -64,6 +64,10 @@ FROM suppression_log WHERE person = $1 ORDER BY position;
 -- The newest position of the log and its hash.
 SELECT position, hash FROM suppression_head;
 
+-- name: hashes_at
+-- The hashes of the entries at these positions.
+SELECT position, hash FROM suppression_log WHERE position = ANY ($1::bigint[]);
+
 -- name: count_in_force
 -- How many suppressions are in force; counts them all.
 SELECT count(*) FROM suppression;

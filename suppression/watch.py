@@ -55,6 +55,10 @@ class Maintenance(Protocol):
         """Begin what is worth doing, in the background."""
         ...
 
+    def discard(self) -> None:
+        """Drop the base file: it is of another log."""
+        ...
+
     async def stop(self) -> None:
         """End what was begun."""
         ...
@@ -79,9 +83,11 @@ class Watch:
         max_staleness_seconds: float = 5.0,
         clock: Callable[[], float] = boot_clock,
         wall_clock: Callable[[], float] = time.time,
+        last_receipt: Callable[[], tuple[int, bytes] | None] | None = None,
         on_applied: Callable[[float], None] | None = None,
     ) -> None:
-        """`on_applied` gets, for each entry, the seconds from its time in the log until it was in force here."""
+        """`last_receipt`: position and hash of the newest entry that this node has in its receipts (receipts.py).
+        `on_applied` gets, for each entry, the seconds from its time in the log until it was in force here."""
         self.index = index
         self.max_staleness_seconds = max_staleness_seconds
         self._connect = connect
@@ -89,6 +95,7 @@ class Watch:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._wall_clock = wall_clock
+        self._last_receipt = last_receipt
         self._on_applied = on_applied
         self._confirmed_at: float | None = None
         self._trouble = ""
@@ -168,11 +175,27 @@ class Watch:
     async def _begin(self, feed: Feed) -> None:
         """On every connection anew: prove that the log is the one that was applied so far, then take a large step."""
         await self._maintenance.load(self.index)
+        receipted = await self._check_receipts(feed)
         position, digest = self.index.position, self.index.hash
         if await feed.hash_at(position) != digest:
-            raise Diverged(f"the database's log does not hold entry {position} as it was applied here")
+            if not receipted:
+                raise Diverged(f"the database's log does not hold entry {position} as it was applied here")
+            # The receipts follow the database's log although we can't: what was lost has been replayed into it.
+            _log.warning("suppression index is built anew after a replay", position=position)
+            self.index.reset()
+            self._maintenance.discard()
         head, _ = await feed.head()
         await self._maintenance.advance(self.index, head)
+
+    async def _check_receipts(self, feed: Feed) -> bool:
+        """Whether there are receipts; `Diverged` when the database does not hold the newest of them."""
+        last = self._last_receipt() if self._last_receipt is not None else None
+        if last is None:
+            return False
+        position, digest = last
+        if await feed.hash_at(position) != digest:
+            raise Diverged(f"the database is behind entry {position} of this node's receipts: heed suppress replay")
+        return True
 
     async def _poll(self, feed: Feed) -> None:
         asked_at, applied = self._clock(), self.index.position
