@@ -4,6 +4,7 @@ Addresses are read from arguments or files and never printed back; what is shown
 """
 
 import getpass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -161,3 +162,177 @@ def remove(
         OUT.print("Nothing of that kind is in force for that scope.")
     else:
         OUT.print(f"Lifted by entry {entry.position} of the log.")
+
+
+@suppress.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV with an address or digest column, or one address a line.")],
+    tenant: TenantOption = "",
+    list_name: ListOption = "",
+    kind: Annotated[
+        Literal["unsubscribe", "complaint", "hard-bounce", "manual", "legal"],
+        typer.Option(help="For rows that say nothing of it."),
+    ] = "unsubscribe",
+    reason: Annotated[str, typer.Option(help="Kept in the log; an address in it is cut out.")] = "",
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Add suppressions from a file of any size. Only ever adds; when it was stopped, the same command goes on."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from suppression.digest import Kind
+    from suppression.spreadsheet import SpreadsheetError
+    from suppression.transfer import Importer, ImportOrder, ImportTakenOver
+    from suppression.transfer import Progress as Done
+
+    settings = settings_of(config, overrides)
+    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+
+    async def work(parts: Any) -> Done:
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        meant = Kind[kind.upper().replace("-", "_")]
+        order = ImportOrder(file, scope, meant, tenant_id, list_id, getpass.getuser(), reason)
+        with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
+            task = bar.add_task("importing", total=file.stat().st_size)
+            importer = Importer(parts.database, parts.log, parts.digest)
+            try:
+                return await importer.run(order, lambda done: bar.update(task, completed=done.offset))
+            except SpreadsheetError as error:
+                raise Failed(f"{file}: {error}") from None
+            except ImportTakenOver:
+                raise Failed(f"{file}: another process is importing it already") from None
+
+    done = run_with_parts(settings, work)
+    if as_json:
+        print_json({"read": done.read, "added": done.added, "refused": done.refused})
+    else:
+        known = done.read - done.added - done.refused
+        OUT.print(f"{done.read} rows: {done.added} added, {known} in force already, {done.refused} without an address.")
+
+
+@suppress.command("export")
+def export_(
+    file: Annotated[Path | None, typer.Argument(help="Where to write; default: standard output.")] = None,
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Write what is in force as CSV: digests, scopes, kinds and times. There are no addresses to write."""
+    import sys
+
+    from suppression.transfer import export
+
+    async def work(parts: Any) -> int:
+        if file is None:
+            return await export(parts.database, sys.stdout.write)
+        with file.open("w", encoding="utf-8") as out:
+            return await export(parts.database, out.write)
+
+    count = run_with_parts(settings_of(config, overrides), work)
+    ERR.print(f"{count} suppressions.")
+
+
+def verify_log(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Check the whole suppression log: no entry missing, changed or out of order. Exit code 1 when one is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from suppression.verify import Verification
+    from suppression.verify import verify_log as verify
+
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+    async def work(parts: Any) -> Verification:
+        with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
+            task = bar.add_task("verifying", total=None)
+            report = lambda done, whole: bar.update(task, completed=done, total=whole)  # noqa: E731
+            return await verify(parts.log, parts.digest, report)
+
+    result = run_with_parts(settings_of(config, overrides), work)
+    if as_json:
+        broken = result.broken_position or None
+        print_json({"entries": result.entries, "hash": result.hash.hex(), "broken": broken, "reason": result.reason})
+    elif result.intact:
+        OUT.print(f"The log is whole: {result.entries} entries, the last with hash {result.hash.hex()}.")
+    else:
+        OUT.print(
+            f"Entry {result.broken_position} is broken: {result.reason}. The {result.entries} before it are whole."
+        )
+    if not result.intact:
+        raise typer.Exit(1)
+
+
+def prove(
+    who: Annotated[str, typer.Argument(help="Address, token, or digest (16 hex digits).", show_default=False)],
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Print a person's whole story: what was suppressed when and how, what was sent before, what was withheld after.
+
+    Exit code 1 when something was sent after a suppression.
+    """
+    from suppression.consent import Consents
+    from suppression.digest import AddressError
+    from suppression.prove import Story, person_of, story_of
+
+    async def work(parts: Any) -> Story:
+        try:
+            person = person_of(who, parts.digest, parts.tokens)
+        except AddressError:
+            raise Failed("that is neither an address nor a token nor a digest") from None
+        consents = Consents(parts.database, parts.log)
+        return await story_of(person, parts.log, consents, parts.queue.attempts_of, parts.digest)
+
+    story = run_with_parts(settings_of(config, overrides), work)
+    if as_json:
+        print_json(story.as_dict())
+    else:
+        OUT.print(story.as_text(), markup=False)
+    if story.late:
+        raise typer.Exit(1)
+
+
+consent = typer.Typer(help="Consents: what a person agreed to.", no_args_is_help=True)
+
+
+@consent.command("add")
+def consent_add(
+    address: Address,
+    tenant: Annotated[str, typer.Option("--tenant", help="For this tenant's mail.")],
+    basis: Annotated[str, typer.Option(help="Such as double-opt-in or purchase.")],
+    source: Annotated[str, typer.Option(help="Where it was given, such as a form's name.")],
+    list_name: ListOption = "",
+    at: Annotated[str, typer.Option(help="When, ISO 8601; default: now.")] = "",
+    evidence: Annotated[str, typer.Option(help="A reference to what proves it.")] = "",
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Record a consent. One that is newer than an unsubscribe of the same scope lifts it; nothing else can."""
+    import datetime
+
+    from suppression.consent import Consent, Consents
+
+    try:
+        given = datetime.datetime.fromisoformat(at).astimezone(datetime.UTC).timestamp() if at else None
+    except ValueError:
+        ERR.print("--at is written like 2026-11-23T18:30:00+01:00")
+        raise typer.Exit(2) from None
+
+    async def work(parts: Any) -> Any:
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        person = person_of(parts, address)
+        wish = Consent(person, scope, tenant_id, list_id, basis, source, getpass.getuser(), given, evidence)
+        try:
+            return (await Consents(parts.database, parts.log).record([wish]))[0]
+        except ValueError as error:
+            raise Failed(str(error)) from None
+
+    recorded = run_with_parts(settings_of(config, overrides), work)
+    lifted = recorded.lifted.position if recorded.lifted else None
+    if as_json:
+        print_json({"consent": recorded.consent_id, "lifted_by_entry": lifted})
+    elif lifted is None:
+        OUT.print(f"Consent {recorded.consent_id} is recorded; there was no older unsubscribe of that scope to lift.")
+    else:
+        OUT.print(f"Consent {recorded.consent_id} is recorded, and entry {lifted} of the log lifts the unsubscribe.")

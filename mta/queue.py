@@ -23,6 +23,7 @@ from bounce.outcome import Outcome
 from config.database import Database, load_queries
 from mta.identifiers import lane_of
 from suppression.digest import MessageClass
+from suppression.prove import Attempt
 
 _QUERIES: Final = load_queries("mta", "queue.sql")
 # a message this young may be on its way in: its recipients are in the same transaction, but clocks differ
@@ -304,6 +305,22 @@ class Queue:
         """Take back messages whose commit failed or was in doubt."""
         if message_ids:
             await self._execute(_QUERIES.abandon, ([lane_of(m) for m in message_ids], list(message_ids)), None)
+
+    async def attempts_of(self, person: int) -> list[Attempt]:
+        """What became of a person's mail, in order of time."""
+        return [
+            Attempt(
+                row["at"].timestamp(),
+                FinalState(row["state"]).name.lower(),
+                row["tenant_id"],
+                row["list_id"],
+                row["campaign_id"],
+                row["message_id"],
+                MessageClass(row["message_class"]),
+                row["status"],
+            )
+            for row in await self._fetch(_QUERIES.attempts_of, (person,), None)
+        ]
 
     async def register(self, node: str) -> int:
         """A new worker id."""

@@ -74,13 +74,13 @@ WITH done AS (
     DELETE FROM recipient r
     USING done
     WHERE r.lane = done.lane AND r.message_id = done.message_id AND r.ordinal = done.ordinal AND r.worker_id = $17
-    RETURNING r.lane, r.message_id, r.ordinal, r.person
+    RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person
 )
 INSERT INTO outcome (
-    message_id, ordinal, tenant_id, list_id, campaign_id, state, attempts, person, received_at, at, site, status,
+    message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at, site, status,
     reply_code, class, remote_mta, diagnostic
 )
-SELECT gone.message_id, gone.ordinal, done.tenant_id, done.list_id, done.campaign_id, done.state, done.attempts,
+SELECT gone.message_id, gone.ordinal, done.tenant_id, done.list_id, done.campaign_id, gone.class, done.state, done.attempts,
     gone.person, to_timestamp(done.received_at), to_timestamp(done.at), done.site, done.status, done.reply_code, done.class, done.remote_mta,
     done.diagnostic
 FROM gone
@@ -148,15 +148,22 @@ WITH stop AS (
     RETURNING hit.number, r.lane, r.message_id, r.ordinal, r.attempts, r.person, r.site
 ), kept AS (
     INSERT INTO outcome (
-        message_id, ordinal, tenant_id, list_id, campaign_id, state, attempts, person, received_at, at, site, status,
+        message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at, site, status,
         reply_code, class, remote_mta, diagnostic
     )
-    SELECT gone.message_id, gone.ordinal, m.tenant_id, m.list_id, m.campaign_id, 5, gone.attempts, gone.person,
+    SELECT gone.message_id, gone.ordinal, m.tenant_id, m.list_id, m.campaign_id, m.class, 5, gone.attempts, gone.person,
         m.received_at, to_timestamp($7), gone.site, '5.7.1', 0, 'suppressed', '', 'cancelled: the recipient is suppressed'
     FROM gone
     JOIN message m ON m.lane = gone.lane AND m.id = gone.message_id
 )
 SELECT number, count(*) AS cancelled FROM gone GROUP BY number;
+
+-- name: attempts_of
+-- What became of a person's mail, for the story of that person.
+SELECT at, state, tenant_id, list_id, campaign_id, message_id, message_class, status
+FROM outcome
+WHERE person = $1
+ORDER BY at;
 
 -- name: register
 -- A new worker, alive from now on.

@@ -37,6 +37,7 @@ _READ_AHEAD: Final = 262_144  # octets of pipelined input kept while an answer i
 _MAX_ERRORS: Final = 20
 _MAX_AUTH_FAILURES: Final = 3
 _LINGER_SECONDS: Final = 2.0
+_HANDSHAKE_SECONDS: Final = 30.0
 
 _UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
 
@@ -429,18 +430,19 @@ class SubmissionProtocol(asyncio.Protocol):
         self._wait_for(self._upgrade(tls))
 
     async def _upgrade(self, tls: ssl.SSLContext) -> None:
-        self._transport.pause_reading()
+        # what is here is plain text; from start_tls on, only what was encrypted gets here, be it before it returns
         self._input.clear()
         try:
             transport = await self._loop.start_tls(
-                self._transport, self, tls, server_side=True, ssl_handshake_timeout=30
+                self._transport, self, tls, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
             )
-        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+        except Exception:  # whatever a client can do to a handshake; the loops differ in what they raise
             self._count("tls")
             self._transport.abort()
+            # a connection that ends within its handshake is not reported by every loop
+            self.connection_lost(None)
             return
         assert transport is not None
-        self._input.clear()
         self.connection_made(transport)
 
     def _auth(self, argument: str) -> None:

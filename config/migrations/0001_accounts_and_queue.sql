@@ -126,6 +126,7 @@ CREATE TABLE outcome (
     tenant_id integer NOT NULL,
     list_id integer NOT NULL,
     campaign_id integer NOT NULL,
+    message_class smallint NOT NULL,
     state smallint NOT NULL CHECK (state BETWEEN 1 AND 5),
     attempts smallint NOT NULL,
     person bigint NOT NULL,
