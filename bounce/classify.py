@@ -235,13 +235,16 @@ _HOST = re.compile(r"((?:[\w-]{1,63}\.){1,10}[A-Za-z]{2,6})((?:\[[\w.:]*\])?[.:,
 _BLOCKLISTS = re.compile(
     r"spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl", re.I
 )
-_LINE_CODES = re.compile(r" [245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} | - unknown address error\b", re.IGNORECASE)
+_LINE_CODE = re.compile(r"(?:^| )[245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} ")
+_IRONPORT = re.compile(r" - unknown address error\b", re.IGNORECASE)
 _WORD_CHARACTERS = 200
 
 
 def _essence(text: str) -> str:
     words = [_anonymous(word) if "@" in word or "." in word else word for word in text[:TEXT_CHARACTERS].split()]
-    return _LINE_CODES.sub(" ", " ".join(words))
+    essence = _IRONPORT.sub(" ", " ".join(words))
+    first = _LINE_CODE.search(essence)
+    return essence if first is None else essence[: first.end()] + _LINE_CODE.sub(" ", essence[first.end() - 1 :])
 
 
 def _anonymous(word: str) -> str:

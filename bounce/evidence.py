@@ -53,6 +53,7 @@ class Evidence:
     attachments: list[str] = field(default_factory=list)
     has_original_part: bool = False
     wrapped: DeliveryStatus | None = None
+    status_is_prose: bool = False
 
     def original_values(self, name: str) -> list[str]:
         """Values of a header field of the returned original."""
@@ -190,9 +191,12 @@ def read_notice(evidence: Evidence) -> Notice:
         if evidence.status is None and _STATUS_IN_TEXT.search(body):
             position = _start_of_fields(body, _STATUS_IN_TEXT)
             evidence.status = delivery_status(body[position:])
+            evidence.status_is_prose = True
             parted.text = body[:position].decode("utf-8", "replace")
         if not evidence.reports and _FEEDBACK_IN_TEXT.search(body):
-            evidence.reports.append(feedback_report(body[_start_of_fields(body, _FEEDBACK_IN_TEXT) :]))
+            report = feedback_report(body[_start_of_fields(body, _FEEDBACK_IN_TEXT) :])
+            if any(name in {"user-agent", "version", "source-ip"} for name, _ in report.fields):
+                evidence.reports.append(report)
     return parted
 
 

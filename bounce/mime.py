@@ -158,7 +158,7 @@ def _decoded_line(line: bytes) -> str:
 
 
 def _value(parts: list[str]) -> str:
-    value = parts[0].strip() if len(parts) == 1 else " ".join([part.strip() for part in parts])
+    value = parts[0].strip() if len(parts) == 1 else " ".join([part.strip() for part in parts]).strip()
     value = value[:MAX_VALUE_CHARACTERS]
     return _charset_decoded(value.encode("utf-8"), "iso-2022-jp") if "\x1b$" in value else value
 

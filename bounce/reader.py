@@ -31,6 +31,7 @@ from bounce.vocabulary import (
     FAILURE_SUBJECT,
     GIVEN_UP,
     MAIL_SYSTEM,
+    NO_REPLY,
     PURE_MAIL_SYSTEM,
     UNSUBSCRIBE,
 )
@@ -66,7 +67,8 @@ def _judge(evidence: Evidence, parted: Notice) -> _Judgement:
     aggregate = _aggregate_report(evidence)
     if aggregate:
         return Kind.OTHER, aggregate, []
-    if evidence.status is not None and evidence.status.recipients:
+    told = evidence.status is not None and bool(evidence.status.recipients)
+    if told and not (evidence.status_is_prose and not _is_bounce_notice(evidence, parted)):
         return _delivery_status(evidence, parted)
     if evidence.disposition:
         return Kind.RECEIPT, "", []
@@ -346,11 +348,14 @@ def _is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     if report and (named or evidence.null_sender):
         return True
     returned = bool(evidence.original)
-    system = bool(MAIL_SYSTEM.search(evidence.sender)) or evidence.null_sender
+    system = bool(MAIL_SYSTEM.search(evidence.sender))
     if named:
-        return system or returned
-    # A postmaster may be a person, who writes about mail: then nothing stands as in a mail system's list of failures.
-    return system and returned and any(failure.strong for failure in failures(parted.text, _outsiders(evidence)))
+        return system or returned or evidence.null_sender
+    # A postmaster may be a person, who writes about mail, and a person's auto-responder has the null sender: neither
+    # returns the original below an address that stands as in a mail system's list of failures.
+    if not returned or not (system or NO_REPLY.search(evidence.sender)):
+        return False
+    return any(failure.strong for failure in failures(parted.text, _outsiders(evidence)))
 
 
 _QUOTES_DIALOGUE = Finder(r"(?:^|\n)\s*5\d\d[ -].*\n\s*rcpt to:|(?:^|\n)\s*(?:>>> )?rcpt to:.*\n\s*(?:<<< )?5\d\d[ -]")
@@ -389,12 +394,15 @@ def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], 
     if headed and not _contradicted(headed, laid_out, evidence):
         said = {failure.address.lower(): failure.said for failure in laid_out}
         return [Failure(person, said.get(person.lower(), ""), True) for person in headed], RecognisedBy.HEADER
-    strong = [failure for failure in laid_out if failure.strong]
     people = evidence.people_of_original
+    sent_to = {person.lower() for person in people}
+    laid_out = [
+        failure for failure in laid_out if not _ROLE.match(failure.address) or failure.address.lower() in sent_to
+    ]
+    strong = [failure for failure in laid_out if failure.strong]
     if strong:
         return strong, RecognisedBy.TEXT
-    known = {person.lower() for person in people}
-    meant = [failure for failure in laid_out if failure.address.lower() in known] or (
+    meant = [failure for failure in laid_out if failure.address.lower() in sent_to] or (
         laid_out if len(laid_out) == 1 else []
     )
     if meant:
@@ -402,7 +410,7 @@ def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], 
     mentioned = list(
         dict.fromkeys(address.lower() for address in addresses(parted.text) if address.lower() not in outsiders)
     )
-    if known & set(mentioned):
+    if sent_to & set(mentioned):
         return [Failure(person, "", True) for person in people if person.lower() in mentioned], RecognisedBy.ORIGINAL
     if len(people) == 1:
         return [Failure(people[0], "", True)], RecognisedBy.ORIGINAL

@@ -33,7 +33,9 @@ AUTO_REPLY_SUBJECT = _any_of("auto_reply_subject")
 CHALLENGE = _any_of("challenge")
 """A mail that wants its sender to prove to be a person."""
 
-UNSUBSCRIBE = _any_of("unsubscribe", r"^\W*(?:please |bitte |kindly )?(?:{})\W*$")
+UNSUBSCRIBE = _any_of(
+    "unsubscribe", r"^\W*(?:(?:re|aw|fwd?|tr|rv|sv) ?: ?)*(?:please |bitte |kindly )?(?:{})(?: bitte| please)?\W*$"
+)
 """A whole Subject, or the whole first line of a text, that asks for an end."""
 
 FAILED_WORDS = _any_of("failed_words")
@@ -50,3 +52,6 @@ ANSWERED_RCPT = _any_of("answered_rcpt")
 
 ANSWERED_DATA = _any_of("answered_data")
 """A reply that answered the content: RCPT had been accepted before."""
+
+NO_REPLY = _any_of("no_reply")
+"""A From field of a program that takes no answer: a mail system, or any other."""
