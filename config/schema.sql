@@ -290,7 +290,7 @@ CREATE SEQUENCE event_id CACHE 50;
 -- type: 1 Delivery, 2 Bounce, 3 Expiration, 4 Suppressed, 5 Cancelled: the recipient is final, and its row in "recipient"
 -- was deleted by the same statement; 6 Reception, one a message; 7 TransientFailure, one an attempt; 8 OOB; 9 Rejection.
 -- Unsubscribe and Feedback are entries of suppression_log and are not written again here.
--- person, ordinal: null where an event is about no single recipient. address: as in "recipient", readable while the
+-- message_class: 0 campaign, 1 transactional. person, ordinal: null where an event is about no single recipient. address: as in "recipient", readable while the
 -- campaign's key exists. recipients, bytes: of a Reception. attempt_ms: how long the last attempt took. due_at: when the
 -- next one comes. received_at: when the message was accepted.
 CREATE TABLE event (
@@ -309,6 +309,7 @@ CREATE TABLE event (
     bytes integer,
     attempt_ms integer,
     type smallint NOT NULL CHECK (type BETWEEN 1 AND 9),
+    message_class smallint NOT NULL,
     attempts smallint NOT NULL DEFAULT 0,
     reply_code smallint NOT NULL DEFAULT 0,
     site text,
@@ -331,26 +332,27 @@ CREATE INDEX event_at ON event USING brin (at);
 
 -- Final states were a table of their own before. The view keeps its readers, and workers of the version before, going.
 INSERT INTO event (
-    message_id, ordinal, tenant_id, list_id, campaign_id, type, attempts, person, received_at, at, site, status,
-    reply_code, class, remote_mta, diagnostic
+    message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at, at, site,
+    status, reply_code, class, remote_mta, diagnostic
 )
-SELECT message_id, ordinal, tenant_id, list_id, campaign_id, state, attempts, person, received_at, at, site, status,
-    reply_code, class, remote_mta, diagnostic
+SELECT message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at,
+    site, status, reply_code, class, remote_mta, diagnostic
 FROM outcome;
 DROP TABLE outcome;
 CREATE VIEW outcome AS
-SELECT message_id, ordinal, tenant_id, list_id, campaign_id, type AS state, attempts, person, received_at, at, site,
-    status, reply_code, class, remote_mta, diagnostic
+SELECT message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type AS state, attempts, person, received_at,
+    at, site, status, reply_code, class, remote_mta, diagnostic
 FROM event
 WHERE type <= 5;
 CREATE FUNCTION outcome_is_an_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO event (
-        message_id, ordinal, tenant_id, list_id, campaign_id, type, attempts, person, received_at, at, site, status,
-        reply_code, class, remote_mta, diagnostic
+        message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at, at,
+        site, status, reply_code, class, remote_mta, diagnostic
     ) VALUES (
-        NEW.message_id, NEW.ordinal, NEW.tenant_id, NEW.list_id, NEW.campaign_id, NEW.state, NEW.attempts, NEW.person,
-        NEW.received_at, NEW.at, NEW.site, NEW.status, NEW.reply_code, NEW.class, NEW.remote_mta, NEW.diagnostic
+        NEW.message_id, NEW.ordinal, NEW.tenant_id, NEW.list_id, NEW.campaign_id, NEW.message_class, NEW.state,
+        NEW.attempts, NEW.person, NEW.received_at, NEW.at, NEW.site, NEW.status, NEW.reply_code, NEW.class,
+        NEW.remote_mta, NEW.diagnostic
     );
     RETURN NEW;
 END $$;
@@ -450,3 +452,72 @@ CREATE TABLE event_cursor (
     log_position bigint NOT NULL
 );
 INSERT INTO event_cursor (name, position, event_id, log_position) VALUES ('tally', 0, 0, 0);
+
+-- -------------------- 0005_orders
+
+-- What operators have ordered about campaigns, lists, tenants and sites; and the queue's summary, from which commands and
+-- metrics are answered without counting its rows each time.
+
+-- One row: the number of the newest change. Processes compare it with what they know (mta/order_watch.py).
+CREATE TABLE order_head (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    position bigint NOT NULL
+) WITH (fillfactor = 20);
+INSERT INTO order_head (position) VALUES (0);
+
+-- The order in force for a target, one row each. reach: 1 campaign, 2 list, 3 tenant (target is the id), 4 site.
+-- state: 0 running, 1 paused until "until" or for good, 2 cancelled. not_before, send_window: when mail may leave at all.
+CREATE TABLE standing_order (
+    reach smallint NOT NULL CHECK (reach BETWEEN 1 AND 4),
+    target integer NOT NULL,
+    site text NOT NULL,
+    state smallint NOT NULL CHECK (state BETWEEN 0 AND 2),
+    reason text NOT NULL,
+    actor text NOT NULL,
+    at timestamptz NOT NULL,
+    until timestamptz,
+    not_before timestamptz,
+    send_window text NOT NULL DEFAULT '',
+    PRIMARY KEY (reach, target, site)
+);
+
+-- What operators did, for those who ask later: orders, and looks at addresses. Append only. No address.
+CREATE TABLE operator_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    reach smallint NOT NULL,
+    target integer NOT NULL,
+    site text NOT NULL,
+    reason text NOT NULL,
+    details text NOT NULL
+);
+
+-- Serves orders about a campaign: its messages, lane by lane.
+CREATE INDEX message_campaign ON message (campaign_id, lane, id);
+-- Serves the expiry of what is held, and its release.
+CREATE INDEX recipient_held ON recipient (lane, expires_at) WHERE state = 2;
+
+-- The queue counted, as of queue_summary_head.at; written by whichever node's turn it is. Lost in a crash of the database,
+-- and written again seconds later. state: as in "recipient". oldest: when the oldest of them was accepted; next_attempt
+-- and last_attempt: the due times of those that are queued.
+CREATE UNLOGGED TABLE queue_summary (
+    tenant_id integer NOT NULL,
+    list_id integer NOT NULL,
+    campaign_id integer NOT NULL,
+    state smallint NOT NULL,
+    class smallint NOT NULL,
+    site text NOT NULL,
+    recipients bigint NOT NULL,
+    oldest timestamptz NOT NULL,
+    next_attempt timestamptz,
+    last_attempt timestamptz
+);
+-- One row. seconds: how long the last count took, which decides when the next one may come.
+CREATE TABLE queue_summary_head (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    at timestamptz NOT NULL,
+    seconds real NOT NULL
+);
+INSERT INTO queue_summary_head (at, seconds) VALUES ('epoch', 0);

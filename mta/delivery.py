@@ -423,6 +423,7 @@ class Delivery:
             return None if verdict is Verdict.OPEN else Withheld(stale=verdict is Verdict.STALE)
 
         reused = session.transactions > 0
+        began = self._now()
         try:
             outcome = await session.transact(
                 "" if content.envelope.notice else rendered.return_path,
@@ -442,19 +443,28 @@ class Delivery:
             if reused and lost.outcome.trouble is Trouble.SESSION and not lost.touched:
                 site.queue.push(lease, first=True)
             else:
-                self._settle(lease, lost.outcome, site.key)
+                self._settle(lease, lost.outcome, site.key, began=began)
         else:
-            self._settle(lease, outcome, site.key)
+            self._settle(lease, outcome, site.key, began=began)
             if outcome.trouble is Trouble.SITE:
                 self._rest(site, outcome)
                 session.abort()
 
     # --- what goes out
 
-    def _settle(self, lease: Lease, outcome: Outcome, site: str, not_before: float = 0.0) -> None:
+    def _settle(
+        self, lease: Lease, outcome: Outcome, site: str, not_before: float = 0.0, began: float | None = None
+    ) -> None:
         now = self._now()
         completion = settle(
-            lease, outcome, self._policy, now=now, chance=self._chance(), site=site, not_before=not_before
+            lease,
+            outcome,
+            self._policy,
+            now=now,
+            chance=self._chance(),
+            site=site,
+            not_before=not_before,
+            attempt_seconds=0.0 if began is None else max(0.0, now - began),
         )
         if completion.state is FinalState.DELIVERED:
             registry.delivered.labels(lease.message_class.name.lower()).inc()

@@ -34,6 +34,11 @@ def lane_of(message_id: int) -> int:
     return message_id % LANES
 
 
+def received_at(message_id: int) -> float:
+    """Epoch seconds at which an id was made; it may be ahead of the clock where many were made at once."""
+    return ((message_id >> 22) + _EPOCH_MS) / 1000
+
+
 def queue_id(message_id: int) -> str:
     """The id as people see it: 13 characters without I, L, O, U."""
     return "".join(_ALPHABET[message_id >> shift & 31] for shift in range(60, -1, -5))

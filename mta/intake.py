@@ -115,6 +115,7 @@ class Intake:
                 submission.campaign.key.seal_envelope(message_id, submission.envelope),
                 submission.campaign.key.seal_content(message_id, submission.raw),
                 recipients,
+                len(submission.raw),
             )
             stored = Stored(submission, message_id, received_at, message.expires_at, range(taken))
             committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()

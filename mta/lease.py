@@ -45,6 +45,8 @@ class Lease:
         due_at: float = 0.0,
         delay_reported: bool = False,
         notice: str = "",
+        tried: bool = False,
+        attempt_seconds: float = 0.0,
     ) -> Completion:
         """What this lease came to, with all that the journal needs to say it again."""
         return Completion(
@@ -63,6 +65,8 @@ class Lease:
             self.campaign_id,
             self.person,
             self.received_at,
+            tried,
+            attempt_seconds,
         )
 
     @property
@@ -102,13 +106,23 @@ def settle(
     chance: float,
     site: str,
     not_before: float = 0.0,
+    attempt_seconds: float = 0.0,
 ) -> Completion:
     """What this attempt's outcome makes of the recipient; not_before: when its site can be tried again at all."""
     attempts = min(lease.attempts + 1, 32_000)
     state = _FINAL.get(outcome.action)
     if state is not None:
         notice = _notice(lease, "relayed" if state is FinalState.DELIVERED else "failed", policy)
-        return lease.completion(state, outcome, now=now, site=site, attempts=attempts, notice=notice)
+        return lease.completion(
+            state,
+            outcome,
+            now=now,
+            site=site,
+            attempts=attempts,
+            notice=notice,
+            tried=True,
+            attempt_seconds=attempt_seconds,
+        )
     if now >= lease.expires_at:
         return expire(lease, policy, now=now, site=site, last=outcome, attempts=attempts)
     # an attempt at the very end of the lifetime would come too late: the expiry itself is the next thing to do
@@ -119,7 +133,16 @@ def settle(
         notice = _notice(lease, "delayed", policy)
     reported = lease.delay_reported or bool(notice)
     return lease.completion(
-        None, outcome, now=now, site=site, attempts=attempts, due_at=due_at, delay_reported=reported, notice=notice
+        None,
+        outcome,
+        now=now,
+        site=site,
+        attempts=attempts,
+        due_at=due_at,
+        delay_reported=reported,
+        notice=notice,
+        tried=True,
+        attempt_seconds=attempt_seconds,
     )
 
 

@@ -3,6 +3,7 @@
 The composition root. It alone knows both the settings and the classes; everything else gets plain values.
 """
 
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -71,7 +72,7 @@ class Parts:
         self.digest = Digest(keyring.digest_key)
         self.tokens = Tokens(keyring)
         self.accounts = Accounts(database, keyring)
-        self.queue = Queue(database, worker_id)
+        self.queue = Queue(database, worker_id, socket.gethostname())
         self.dkim_keys = DkimKeys(database, keyring, time.monotonic)
         self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)
         bounces = settings.bounces

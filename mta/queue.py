@@ -4,7 +4,7 @@
     queued    recipient row, state 0, due_at           claimed by any worker when due_at has come
     leased    recipient row, state 1, worker_id        the worker's journal is replayed, then back to queued
     held      recipient row, state 2                   stays held; expires like the others
-    final     outcome row, no recipient row            stays
+    final     event row, no recipient row              stays
 
 A row that is leased is changed by its worker alone: every statement names the worker, and what matches no row any more
 is reported as lost, never applied. All statements are single, or one short transaction. Raises DatabaseUnavailable.
@@ -21,13 +21,15 @@ import orjson
 
 from bounce.outcome import Outcome
 from config.database import Database, load_queries
-from mta.identifiers import lane_of
+from mta.identifiers import lane_of, received_at
 from suppression.digest import MessageClass
 from suppression.prove import Attempt
 
 _QUERIES: Final = load_queries("mta", "queue.sql")
 # a message this young may be on its way in: its recipients are in the same transaction, but clocks differ
 _SWEEP_AGE_SECONDS: Final = 300.0
+# how much later than its id a message may say that it was received
+_CLOCK_SECONDS: Final = 300.0
 
 
 class Connection(Protocol):
@@ -43,7 +45,7 @@ class Connection(Protocol):
 
 
 class FinalState(IntEnum):
-    """Final states, as stored in outcome.state."""
+    """Final states, as stored in event.type."""
 
     DELIVERED = 1
     BOUNCED = 2
@@ -76,6 +78,7 @@ class NewMessage:
     sealed_envelope: bytes
     sealed_content: bytes
     recipients: Sequence[NewRecipient]
+    submitted_bytes: int = -1  # of the content as submitted; -1: no tenant's mail but a notice of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class Completion:
     campaign_id: int = 0
     person: int = 0
     received_at: float = 0.0
+    tried: bool = False  # whether a peer, or the lack of one, has answered
+    attempt_seconds: float = 0.0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -145,7 +150,8 @@ class Completion:
         return orjson.dumps(
             (self.message_id, self.ordinal, state, self.attempts, self.at,
              self.outcome and self.outcome.as_dict(), self.site, self.due_at, self.delay_reported, self.notice,
-             self.tenant_id, self.list_id, self.campaign_id, self.person, self.received_at)
+             self.tenant_id, self.list_id, self.campaign_id, self.person, self.received_at, self.tried,
+             round(self.attempt_seconds, 3))
         )  # fmt: skip
 
     @classmethod
@@ -160,11 +166,15 @@ class Completion:
 
 
 class Queue:
-    """The queue as one worker sees it. worker_id is the lease holder; 0 for tools that lease nothing."""
+    """The queue as one worker sees it. worker_id is the lease holder; 0 for tools that lease nothing.
 
-    def __init__(self, database: Database, worker_id: int = 0) -> None:
+    node: what events say of where they happened.
+    """
+
+    def __init__(self, database: Database, worker_id: int = 0, node: str = "") -> None:
         self._db = database
         self.worker_id = worker_id
+        self._node = node
 
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """A transaction in which several of the calls below can share a connection."""
@@ -192,6 +202,11 @@ class Queue:
             [m.expires_at for m, _ in rows],
             [r.person for _, r in rows],
             [r.sealed_address for _, r in rows],
+            [m.submitted_bytes >= 0 for m in messages],
+            [len(m.recipients) for m in messages],
+            [m.submitted_bytes for m in messages],
+            *_lone_recipients(messages),
+            self._node,
         )
         await self._execute(_QUERIES.insert, arguments, connection)
 
@@ -267,7 +282,9 @@ class Queue:
             [c.list_id for c in done],
             [c.campaign_id for c in done],
             [c.received_at for c in done],
+            [_milliseconds(c) for c in done],
             self.worker_id,
+            self._node,
         )
         rows = await self._fetch(_QUERIES.finish, arguments, connection)
         return {(row[0], row[1]) for row in rows}
@@ -288,6 +305,19 @@ class Queue:
             [orjson.dumps(c.outcome.as_dict()).decode() if c.outcome else None for c in given_back],
             [c.delay_reported for c in given_back],
             self.worker_id,
+            [c.tried for c in given_back],
+            [c.at for c in given_back],
+            [c.outcome.status if c.outcome else "" for c in given_back],
+            [c.outcome.reply_code if c.outcome else 0 for c in given_back],
+            [str(c.outcome.bounce_class) if c.outcome else "" for c in given_back],
+            [c.outcome.remote_mta if c.outcome else "" for c in given_back],
+            [c.outcome.diagnostic if c.outcome else "" for c in given_back],
+            [c.tenant_id for c in given_back],
+            [c.list_id for c in given_back],
+            [c.campaign_id for c in given_back],
+            [c.received_at for c in given_back],
+            [_milliseconds(c) for c in given_back],
+            self._node,
         )
         rows = await self._fetch(_QUERIES.defer, arguments, connection)
         return {(row[0], row[1]) for row in rows}
@@ -304,7 +334,8 @@ class Queue:
     async def abandon(self, message_ids: Sequence[int]) -> None:
         """Take back messages whose commit failed or was in doubt."""
         if message_ids:
-            await self._execute(_QUERIES.abandon, ([lane_of(m) for m in message_ids], list(message_ids)), None)
+            since = min(received_at(m) for m in message_ids) - _CLOCK_SECONDS
+            await self._execute(_QUERIES.abandon, ([lane_of(m) for m in message_ids], list(message_ids), since), None)
 
     async def attempts_of(self, person: int) -> list[Attempt]:
         """What became of a person's mail, in order of time."""
@@ -385,6 +416,20 @@ async def cancel_suppressed(
     rows = await connection.fetch(_QUERIES.cancel, numbers, persons, scopes, tenants, lists, classes, now)
     counts = {row[0]: row[1] for row in rows}
     return [counts.get(number, 0) for number in numbers]
+
+
+def _lone_recipients(messages: Sequence[NewMessage]) -> tuple[list[int | None], list[int | None], list[bytes | None]]:
+    """Person, ordinal and sealed address where a message has one recipient: its reception is an event about that one."""
+    lone = [m.recipients[0] if len(m.recipients) == 1 else None for m in messages]
+    return (
+        [r.person if r else None for r in lone],
+        [r.ordinal if r else None for r in lone],
+        [r.sealed_address if r else None for r in lone],
+    )
+
+
+def _milliseconds(completion: Completion) -> int | None:
+    return round(completion.attempt_seconds * 1000) if completion.tried else None
 
 
 def _outcome(text: str | None) -> Outcome | None:

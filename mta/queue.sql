@@ -9,6 +9,21 @@ WITH stored AS (
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::smallint[], $7::float8[], $8::float8[],
         $9::bytea[], $10::bytea[]
     ) AS m (id, tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope, content)
+), received AS (
+    INSERT INTO event (
+        position, type, message_id, tenant_id, list_id, campaign_id, message_class, received_at, at, recipients, bytes,
+        person, ordinal, address, node
+    )
+    SELECT (SELECT event_position()), 6, m.id, m.tenant_id, m.list_id, m.campaign_id, m.class,
+        to_timestamp(m.received_at), to_timestamp(m.received_at), m.recipients, m.bytes, m.person, m.ordinal, m.address,
+        $25
+    FROM unnest(
+        $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::smallint[], $7::float8[], $19::boolean[],
+        $20::integer[], $21::integer[], $22::bigint[], $23::integer[], $24::bytea[]
+    ) AS m (
+        id, tenant_id, list_id, campaign_id, class, received_at, submitted, recipients, bytes, person, ordinal, address
+    )
+    WHERE m.submitted
 )
 INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address)
 SELECT $1, r.message_id, r.ordinal, CASE WHEN r.worker_id IS NULL THEN 0 ELSE 1 END, r.class, r.worker_id,
@@ -59,44 +74,68 @@ WHERE lane = $1 AND message_id = $2 AND person = $3
 LIMIT 1;
 
 -- name: finish
--- Make recipients final: out of the queue, into the outcomes, in one step. Only rows that the worker still leases.
+-- Make recipients final: out of the queue, into the events, in one step. Only rows that the worker still leases.
 WITH done AS (
     SELECT *
     FROM unnest(
         $1::smallint[], $2::bigint[], $3::integer[], $4::smallint[], $5::smallint[], $6::float8[], $7::text[],
         $8::text[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[],
-        $15::integer[], $16::float8[]
+        $15::integer[], $16::float8[], $17::integer[]
     ) AS d (
         lane, message_id, ordinal, state, attempts, at, site, status, reply_code, class, remote_mta, diagnostic,
-        tenant_id, list_id, campaign_id, received_at
+        tenant_id, list_id, campaign_id, received_at, attempt_ms
     )
 ), gone AS (
     DELETE FROM recipient r
     USING done
-    WHERE r.lane = done.lane AND r.message_id = done.message_id AND r.ordinal = done.ordinal AND r.worker_id = $17
-    RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person
+    WHERE r.lane = done.lane AND r.message_id = done.message_id AND r.ordinal = done.ordinal AND r.worker_id = $18
+    RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address
 )
-INSERT INTO outcome (
-    message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at, site, status,
-    reply_code, class, remote_mta, diagnostic
+INSERT INTO event (
+    position, message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at,
+    at, site, status, reply_code, class, remote_mta, diagnostic, attempt_ms, address, node
 )
-SELECT gone.message_id, gone.ordinal, done.tenant_id, done.list_id, done.campaign_id, gone.class, done.state, done.attempts,
-    gone.person, to_timestamp(done.received_at), to_timestamp(done.at), done.site, done.status, done.reply_code, done.class, done.remote_mta,
-    done.diagnostic
+SELECT (SELECT event_position()), gone.message_id, gone.ordinal, done.tenant_id, done.list_id, done.campaign_id,
+    gone.class, done.state, done.attempts, gone.person, to_timestamp(done.received_at), to_timestamp(done.at),
+    done.site, done.status, done.reply_code, done.class, done.remote_mta, done.diagnostic, done.attempt_ms,
+    gone.address, $19
 FROM gone
 JOIN done ON done.lane = gone.lane AND done.message_id = gone.message_id AND done.ordinal = gone.ordinal
 RETURNING message_id, ordinal;
 
 -- name: defer
--- Give leased recipients back with the time of their next attempt. Only rows that the worker still leases.
-UPDATE recipient r
-SET state = 0, worker_id = NULL, attempts = d.attempts, due_at = to_timestamp(d.due_at), site = d.site,
-    last_outcome = d.last_outcome, delay_reported = d.delay_reported
-FROM unnest(
-    $1::smallint[], $2::bigint[], $3::integer[], $4::smallint[], $5::float8[], $6::text[], $7::text[], $8::boolean[]
-) AS d (lane, message_id, ordinal, attempts, due_at, site, last_outcome, delay_reported)
-WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND r.worker_id = $9
-RETURNING r.message_id, r.ordinal;
+-- Give leased recipients back with the time of their next attempt; what was an attempt is an event. Only rows that the
+-- worker still leases.
+WITH given AS (
+    SELECT *
+    FROM unnest(
+        $1::smallint[], $2::bigint[], $3::integer[], $4::smallint[], $5::float8[], $6::text[], $7::text[], $8::boolean[],
+        $10::boolean[], $11::float8[], $12::text[], $13::smallint[], $14::text[], $15::text[], $16::text[],
+        $17::integer[], $18::integer[], $19::integer[], $20::float8[], $21::integer[]
+    ) AS d (
+        lane, message_id, ordinal, attempts, due_at, site, last_outcome, delay_reported, tried, at, status, reply_code,
+        class, remote_mta, diagnostic, tenant_id, list_id, campaign_id, received_at, attempt_ms
+    )
+), back AS (
+    UPDATE recipient r
+    SET state = 0, worker_id = NULL, attempts = d.attempts, due_at = to_timestamp(d.due_at), site = d.site,
+        last_outcome = d.last_outcome, delay_reported = d.delay_reported
+    FROM given d
+    WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND r.worker_id = $9
+    RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
+), noted AS (
+    INSERT INTO event (
+        position, message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person,
+        received_at, at, due_at, site, status, reply_code, class, remote_mta, diagnostic, attempt_ms, address, node
+    )
+    SELECT (SELECT event_position()), back.message_id, back.ordinal, d.tenant_id, d.list_id, d.campaign_id, back.class,
+        7, d.attempts, back.person, to_timestamp(d.received_at), to_timestamp(d.at), back.due_at, d.site, d.status,
+        d.reply_code, d.class, d.remote_mta, d.diagnostic, d.attempt_ms, back.address, $22
+    FROM back
+    JOIN given d ON d.lane = back.lane AND d.message_id = back.message_id AND d.ordinal = back.ordinal
+    WHERE d.tried
+)
+SELECT message_id, ordinal FROM back;
 
 -- name: sweep_messages
 -- Drop the content of messages none of whose recipients is left. The names are candidates; others keep their content.
@@ -117,6 +156,10 @@ WITH gone AS (
     DELETE FROM recipient r
     USING unnest($1::smallint[], $2::bigint[]) AS a (lane, id)
     WHERE r.lane = a.lane AND r.message_id = a.id
+), unsaid AS (
+    DELETE FROM event e
+    USING unnest($2::bigint[]) AS a (id)
+    WHERE e.at >= to_timestamp($3) AND e.type = 6 AND e.message_id = a.id
 )
 DELETE FROM message m
 USING unnest($1::smallint[], $2::bigint[]) AS a (lane, id)
@@ -145,14 +188,15 @@ WITH stop AS (
     DELETE FROM recipient r
     USING hit
     WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2)
-    RETURNING hit.number, r.lane, r.message_id, r.ordinal, r.attempts, r.person, r.site
+    RETURNING hit.number, r.lane, r.message_id, r.ordinal, r.attempts, r.person, r.site, r.address
 ), kept AS (
-    INSERT INTO outcome (
-        message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at, site, status,
-        reply_code, class, remote_mta, diagnostic
+    INSERT INTO event (
+        position, message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person,
+        received_at, at, site, status, class, diagnostic, address
     )
-    SELECT gone.message_id, gone.ordinal, m.tenant_id, m.list_id, m.campaign_id, m.class, 5, gone.attempts, gone.person,
-        m.received_at, to_timestamp($7), gone.site, '5.7.1', 0, 'suppressed', '', 'cancelled: the recipient is suppressed'
+    SELECT (SELECT event_position()), gone.message_id, gone.ordinal, m.tenant_id, m.list_id, m.campaign_id, m.class, 5,
+        gone.attempts, gone.person, m.received_at, to_timestamp($7), gone.site, '5.7.1', 'suppressed',
+        'cancelled: the recipient is suppressed', gone.address
     FROM gone
     JOIN message m ON m.lane = gone.lane AND m.id = gone.message_id
 )

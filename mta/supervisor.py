@@ -171,7 +171,7 @@ class Supervisor:
         replayed = False
         try:
             completions = journal.completions()
-            queue = Queue(self._parts.database, journal.worker_id)
+            queue = Queue(self._parts.database, journal.worker_id, socket.gethostname())
             for start in range(0, len(completions), 500):
                 await self._parts.recorder(queue).record(completions[start : start + 500])
             registry.reclaimed.inc(await self._parts.queue.bury([journal.worker_id], self._parts.now()))

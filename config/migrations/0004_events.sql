@@ -22,7 +22,7 @@ CREATE SEQUENCE event_id CACHE 50;
 -- type: 1 Delivery, 2 Bounce, 3 Expiration, 4 Suppressed, 5 Cancelled: the recipient is final, and its row in "recipient"
 -- was deleted by the same statement; 6 Reception, one a message; 7 TransientFailure, one an attempt; 8 OOB; 9 Rejection.
 -- Unsubscribe and Feedback are entries of suppression_log and are not written again here.
--- person, ordinal: null where an event is about no single recipient. address: as in "recipient", readable while the
+-- message_class: 0 campaign, 1 transactional. person, ordinal: null where an event is about no single recipient. address: as in "recipient", readable while the
 -- campaign's key exists. recipients, bytes: of a Reception. attempt_ms: how long the last attempt took. due_at: when the
 -- next one comes. received_at: when the message was accepted.
 CREATE TABLE event (
@@ -41,6 +41,7 @@ CREATE TABLE event (
     bytes integer,
     attempt_ms integer,
     type smallint NOT NULL CHECK (type BETWEEN 1 AND 9),
+    message_class smallint NOT NULL,
     attempts smallint NOT NULL DEFAULT 0,
     reply_code smallint NOT NULL DEFAULT 0,
     site text,
@@ -63,26 +64,27 @@ CREATE INDEX event_at ON event USING brin (at);
 
 -- Final states were a table of their own before. The view keeps its readers, and workers of the version before, going.
 INSERT INTO event (
-    message_id, ordinal, tenant_id, list_id, campaign_id, type, attempts, person, received_at, at, site, status,
-    reply_code, class, remote_mta, diagnostic
+    message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at, at, site,
+    status, reply_code, class, remote_mta, diagnostic
 )
-SELECT message_id, ordinal, tenant_id, list_id, campaign_id, state, attempts, person, received_at, at, site, status,
-    reply_code, class, remote_mta, diagnostic
+SELECT message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts, person, received_at, at,
+    site, status, reply_code, class, remote_mta, diagnostic
 FROM outcome;
 DROP TABLE outcome;
 CREATE VIEW outcome AS
-SELECT message_id, ordinal, tenant_id, list_id, campaign_id, type AS state, attempts, person, received_at, at, site,
-    status, reply_code, class, remote_mta, diagnostic
+SELECT message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type AS state, attempts, person, received_at,
+    at, site, status, reply_code, class, remote_mta, diagnostic
 FROM event
 WHERE type <= 5;
 CREATE FUNCTION outcome_is_an_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO event (
-        message_id, ordinal, tenant_id, list_id, campaign_id, type, attempts, person, received_at, at, site, status,
-        reply_code, class, remote_mta, diagnostic
+        message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at, at,
+        site, status, reply_code, class, remote_mta, diagnostic
     ) VALUES (
-        NEW.message_id, NEW.ordinal, NEW.tenant_id, NEW.list_id, NEW.campaign_id, NEW.state, NEW.attempts, NEW.person,
-        NEW.received_at, NEW.at, NEW.site, NEW.status, NEW.reply_code, NEW.class, NEW.remote_mta, NEW.diagnostic
+        NEW.message_id, NEW.ordinal, NEW.tenant_id, NEW.list_id, NEW.campaign_id, NEW.message_class, NEW.state,
+        NEW.attempts, NEW.person, NEW.received_at, NEW.at, NEW.site, NEW.status, NEW.reply_code, NEW.class,
+        NEW.remote_mta, NEW.diagnostic
     );
     RETURN NEW;
 END $$;
