@@ -193,6 +193,14 @@ class FeedbackReport:
     recipients: list[str] = field(repr=False)
     fields: Headers = field(repr=False)
 
+    def first(self, name: str) -> str:
+        """The first value of field `name` (in lower case), or ""."""
+        return _first(self.fields, name)
+
+    def all(self, name: str) -> list[str]:
+        """Every value of field `name` (in lower case)."""
+        return [value for known, value in self.fields if known == name]
+
 
 _COMPLAINANTS = ("original-rcpt-to", "removal-recipient", "x-original-rcpt-to", "original-recipient")
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 
 from bounce import evidence as ev
-from bounce.classify import TEXT_CHARACTERS, Cause, shipped
+from bounce.classify import ABOUT_THE_PERSON, TEXT_CHARACTERS, Cause, shipped
 from bounce.evidence import Evidence
 from bounce.fields import RecipientFields, reply_code, status
 from bounce.json_notice import sns_notice
@@ -54,7 +54,7 @@ def read(message: bytes, own: Callable[[str], object | None] | None = None) -> R
         # The person is known although every address was redacted or stripped.
         recipients = [_told("", parted.text, kind, RecognisedBy.TOKEN)]
     mta = evidence.status.reporting_mta if evidence.status else ""
-    return Reading(kind, tuple(recipients), feedback_type, value, where, mta)
+    return Reading(kind, tuple(recipients), feedback_type, value, where, mta, tuple(evidence.reports))
 
 
 _Judgement = tuple[Kind, str, list[Recipient]]
@@ -221,7 +221,7 @@ def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, dela
         bounce_class=cause.bounce_class,
         permanent=_is_permanent(action, code, reply_code(diagnostic), cause),
         recognised_by=RecognisedBy.REPORT,
-        certain=_is_certain(cause, code, said, parted.text),
+        certain=_is_certain(cause, code, said, parted.text) and not _is_contradicted(prose, cause),
         original=group.original,
     )
 
@@ -272,6 +272,14 @@ def _is_permanent(action: Action | None, code: str, reply: int, cause: Cause) ->
 _CODES_OF_PERSON = frozenset(
     {"1.0", "1.1", "1.2", "1.3", "1.6", "1.10", "1.351", "4.4", "4.1", "4.310", "4.312", "7.17", "7.18"}
 )
+
+
+def _is_contradicted(prose: str, cause: Cause) -> bool:
+    """The text for people gives another reason than the fields: one of the two is wrong."""
+    if cause.bounce_class not in ABOUT_THE_PERSON:
+        return False
+    reasons = {rule.bounce_class for rule in shipped().matching(prose) if not rule.weak}
+    return bool(reasons - {cause.bounce_class, BounceClass.EXPIRED}) and cause.bounce_class not in reasons
 
 
 def _is_certain(cause: Cause, code: str, said: str, prose: str) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bounce.fields import FeedbackReport
 from bounce.outcome import Action, BounceClass
 
 
@@ -58,7 +59,8 @@ class Reading:
     """One message, read.
 
     `token` is what `own` made of the first of our token addresses, None without one. `feedback_type` is that of an
-    RFC 5965 report in lower case, "dmarc-aggregate" or "tls-report" for those reports, else "".
+    RFC 5965 report in lower case, "dmarc-aggregate" or "tls-report" for those reports, else "". `reports` are the
+    fields of all feedback reports in the message.
     """
 
     kind: Kind
@@ -67,3 +69,4 @@ class Reading:
     token: object | None = field(default=None, repr=False)
     token_found_in: str = ""
     reporting_mta: str = ""
+    reports: tuple[FeedbackReport, ...] = field(default=(), repr=False)

@@ -161,8 +161,9 @@ def _without_reply(stage: Stage, error: BaseException) -> tuple[str, str, Bounce
     """Enhanced status, text and class; the more special exception first, as most are kinds of OSError."""
     where = f"at {stage}"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason if isinstance(error.reason, str) else type(error).__name__
-        return "4.7.5", f"TLS failed {where}: {redact(reason, '')}", BounceClass.TLS_REQUIRED
+        # Only errors that OpenSSL itself made have a reason.
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return "4.7.5", f"TLS failed {where}: {redact(str(reason), '')}", BounceClass.TLS_REQUIRED
     if isinstance(error, TimeoutError):
         return "4.4.1" if stage is Stage.CONNECT else "4.4.2", f"timed out {where}", BounceClass.NETWORK
     if isinstance(error, socket.gaierror):
