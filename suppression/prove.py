@@ -8,13 +8,15 @@ from what the gate believed. No address is in it: a story is of a digest.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from suppression.consent import Consents, KnownConsent
 from suppression.digest import AddressError, Digest, Effect, MessageClass
 from suppression.entry import Action, Entry
 from suppression.log import SuppressionLog
 from suppression.tokens import TokenError, Tokens
+
+DIGEST_CHARACTERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,23 @@ def digest_text(person: int) -> str:
     return f"{person & (1 << 64) - 1:016x}"
 
 
+def person_of_digest(text: str) -> int:
+    """The person of 16 hex digits; `AddressError` for anything else."""
+    try:
+        if len(text) == DIGEST_CHARACTERS:
+            return int.from_bytes(bytes.fromhex(text), "big", signed=True)
+    except ValueError:
+        pass
+    raise AddressError("not a digest of 16 hex digits")
+
+
 def person_of(text: str, digest: Digest, tokens: Tokens) -> int:
     """The person that an address, a token or a digest (16 hex digits) names; `AddressError` for anything else."""
     text = text.strip()
     if "@" in text:
         return digest.person(text)
-    if len(text) == 16:
-        try:
-            return int.from_bytes(bytes.fromhex(text), "big", signed=True)
-        except ValueError:
-            raise AddressError("neither an address nor a token nor a digest") from None
+    if len(text) == DIGEST_CHARACTERS:
+        return person_of_digest(text)
     try:
         return tokens.read(text).person
     except TokenError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from suppression.digest import AddressError, Digest, Kind
+from suppression.prove import person_of_digest
 
 ADDRESS_COLUMNS: Final = (
     "email", "emailaddress", "address", "mail", "mailaddress", "recipient", "rcpt", "subscriber", "contact",
@@ -129,9 +130,9 @@ def _person(cells: list[str], layout: Layout, digest: Digest) -> int | None:
     cell = cells[layout.column].strip() if layout.column < len(cells) else ""
     try:
         if layout.digests:
-            return int.from_bytes(bytes.fromhex(cell), "big", signed=True) if len(cell) == 16 else None
+            return person_of_digest(cell)
         return None if "\ufffd" in cell else digest.person(cell)
-    except (AddressError, ValueError):
+    except AddressError:
         return None
 
 

@@ -20,6 +20,7 @@ from suppression.digest import Kind, Scope
 from suppression.entry import Channel, Entry, NewEntry
 from suppression.log import SuppressionLog
 from suppression.page import CONTENT_SECURITY_POLICY, Description, Pages, choose_language
+from suppression.requests import BodyTooLarge, read_at_most
 from suppression.serving import Served, serve
 from suppression.tokens import TOKEN_PATTERN, Purpose, Token, TokenError, Tokens, token_id
 
@@ -30,6 +31,7 @@ RETRY_AFTER_SECONDS: Final = 30
 
 _SCOPES: Final = {"list": Scope.LIST, "tenant": Scope.TENANT, "everything": Scope.EVERYTHING}
 _UNDO: Final = "undo-"
+_PURPOSES: Final = frozenset({Purpose.ONE_CLICK, Purpose.PREFERENCES})
 _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -47,6 +49,11 @@ def choices_of(token: Token) -> list[str]:
     return ["list", "tenant", "everything"] if token.list_id else ["tenant", "everything"]
 
 
+def button_choices(token: Token) -> list[str]:
+    """What the buttons of a page can say."""
+    return [prefix + choice for prefix in ("", _UNDO) for choice in choices_of(token)]
+
+
 def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool]:
     """What a POST asks for, and whether a page's button asked.
 
@@ -59,7 +66,7 @@ def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool
             given = parse_qs(body.decode("ascii"), max_num_fields=20).get("choice", [""])[0]
         except ValueError:
             given = ""
-        if given.removeprefix(_UNDO) in allowed:
+        if given in button_choices(token):
             return given, True
     return allowed[0], False
 
@@ -76,22 +83,26 @@ class SubscriberPages:
         describe: Callable[[Token], Awaitable[Description | None]] | None = None,
         on_unsubscribed: Callable[[Channel], None] | None = None,
         on_failed: Callable[[], None] | None = None,
+        preferences: bool = False,
     ) -> None:
-        """`on_unsubscribed` is called after each commit of a new entry, `on_failed` when a wish wasn't recorded."""
+        """`preferences`: whether `/p/{token}` is there to be linked to (preferences.py).
+        `on_unsubscribed` is called after each commit of a new entry, `on_failed` when a wish wasn't recorded."""
         self._tokens = tokens
         self._suppression_log = log
         self._consents = consents
         self._describe = describe
         self._on_unsubscribed = on_unsubscribed
         self._on_failed = on_failed
+        self._preferences = preferences
 
     async def show(self, request: web.Request) -> web.Response:
         """GET and HEAD: the page that asks. Changes nothing."""
-        pages = _pages(request)
-        token = self._token(request)
+        pages = pages_of(request)
+        token = self.token(request)
         if token is None:
-            return _html(pages, pages.unknown(), 404)
-        return _html(pages, pages.ask(await self.description(token), choices_of(token)))
+            return html(pages, pages.unknown(), 404)
+        link = f"/p/{request.match_info['token']}" if self._preferences else ""
+        return html(pages, pages.ask(await self.description(token), choices_of(token), link))
 
     async def options(self, _request: web.Request) -> web.Response:
         """OPTIONS: what is possible. Changes nothing."""
@@ -99,18 +110,28 @@ class SubscriberPages:
 
     async def act(self, request: web.Request) -> web.Response:
         """POST: unsubscribe, or what a button of the page asks for."""
-        pages = _pages(request)
-        token = self._token(request)
+        pages = pages_of(request)
+        token = self.token(request)
         if token is None:
-            return _html(pages, pages.unknown(), 404)
-        choice, from_page = read_choice(request.content_type, await request.read(), token)
+            return html(pages, pages.unknown(), 404)
+        try:
+            body = await read_at_most(request, MAX_BODY_BYTES)
+        except BodyTooLarge:
+            return html(pages, pages.failed(), 413)
+        choice, from_page = read_choice(request.content_type, body, token)
         actor = f"token:{token_id(request.match_info['token'])}"
         try:
-            if choice.startswith(_UNDO):
-                return await self._undo(pages, token, choice.removeprefix(_UNDO), actor)
-            return await self._unsubscribe(pages, token, choice, actor, Channel.WEB if from_page else Channel.ONE_CLICK)
+            if from_page:
+                return await self.choose(pages, token, choice, actor)
+            return await self._unsubscribe(pages, token, choice, actor, Channel.ONE_CLICK)
         except Exception as error:
             return self.failed(pages, error, choice)
+
+    async def choose(self, pages: Pages, token: Token, choice: str, actor: str) -> web.Response:
+        """Do what a button of a page says (one of `button_choices`); raises DatabaseUnavailable."""
+        if choice.startswith(_UNDO):
+            return await self._undo(pages, token, choice.removeprefix(_UNDO), actor)
+        return await self._unsubscribe(pages, token, choice, actor, Channel.WEB)
 
     def failed(self, pages: Pages, error: Exception, choice: str) -> web.Response:
         """Whatever happened, nothing was recorded as far as we know, and that is what the person is told."""
@@ -118,7 +139,7 @@ class SubscriberPages:
             _log.error("a subscriber's wish was not recorded", reason=type(error).__name__, place=_place(error))
         if self._on_failed is not None:
             self._on_failed()
-        response = _html(pages, pages.failed(choice), 503)
+        response = html(pages, pages.failed(choice), 503)
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 
@@ -136,7 +157,7 @@ class SubscriberPages:
         if self._on_unsubscribed is not None and not entry.already_in_force:
             self._on_unsubscribed(channel)
         allowed = choices_of(token)
-        return _html(pages, pages.done(
+        return html(pages, pages.done(
             choice, entry.at, already=entry.already_in_force, more=allowed[allowed.index(choice) + 1 :],
             undo=_can_undo(entry), description=await self.description(token),
         ))  # fmt: skip
@@ -153,14 +174,15 @@ class SubscriberPages:
             actor,
         )
         [recorded] = await self._consents.record([consent])
-        return _html(pages, pages.undone(recorded.at) if recorded.lifted else pages.kept())
+        return html(pages, pages.undone(recorded.at) if recorded.lifted else pages.kept())
 
-    def _token(self, request: web.Request) -> Token | None:
+    def token(self, request: web.Request) -> Token | None:
+        """The token in the path; None when it is not ours, or not for this."""
         try:
             token = self._tokens.read(request.match_info["token"])
         except TokenError:
             return None
-        return token if token.purpose is Purpose.ONE_CLICK else None
+        return token if token.purpose in _PURPOSES else None
 
 
 def _place(error: Exception) -> str:
@@ -180,11 +202,13 @@ def _entry(token: Token, scope: Scope, actor: str, channel: Channel) -> NewEntry
     )  # fmt: skip
 
 
-def _pages(request: web.Request) -> Pages:
+def pages_of(request: web.Request) -> Pages:
+    """Pages in the language of the request."""
     return Pages(choose_language(request.headers.get("Accept-Language", "")))
 
 
-def _html(pages: Pages, text: str, status: int = 200) -> web.Response:
+def html(pages: Pages, text: str, status: int = 200) -> web.Response:
+    """An answer with a page."""
     headers = {"Content-Language": pages.language, "Vary": "Accept-Language"}
     return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
@@ -196,7 +220,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 def application(pages: SubscriberPages, more_routes: Sequence[web.RouteDef] = ()) -> web.Application:
     """The application of the subscriber's port; `more_routes`: of other modules that share it."""
-    made = web.Application(client_max_size=MAX_BODY_BYTES)
+    made = web.Application()
     path = f"/u/{{token:{TOKEN_PATTERN}}}"
     # A token of the wrong form takes the same way as a forged one: one page, one status.
     for each in (path, "/u/{token:[^/]*}"):
