@@ -443,7 +443,10 @@ class SubmissionProtocol(asyncio.Protocol):
             self.connection_lost(None)
             return
         assert transport is not None
-        self.connection_made(transport)
+        if self._closed:
+            transport.abort()
+        else:
+            self.connection_made(transport)
 
     def _auth(self, argument: str) -> None:
         if not self._tls:

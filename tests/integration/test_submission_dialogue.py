@@ -239,3 +239,38 @@ async def test_transactional_networks_submit_no_list_mail(n: Node) -> None:
         client.send(ENVELOPE + MESSAGE + b".\r\n")
         assert await client.codes(4) == [250, 250, 354, 250]
     assert await n.rows("SELECT class FROM message") == [(1,)]
+
+
+async def test_starttls_begins_anew(client: Client) -> None:
+    await client.greet()
+    await client.say("MAIL FROM:<a@example.com>")
+    await client.start_tls(trusting())
+    assert (await client.say("MAIL FROM:<a@example.com>")).startswith("503 5.5.1 EHLO")
+    offered = await client.say("EHLO app.example.com")
+    assert "AUTH PLAIN LOGIN" in offered
+    assert "STARTTLS" not in offered
+    assert (await client.say("STARTTLS")).startswith("503 ")
+    assert (await client.say("RCPT TO:<a@example.com>")).startswith("503 ")
+    assert (await client.say("MAIL FROM:<a@example.com>")).startswith("250 ")
+
+
+async def test_plain_text_after_starttls_is_never_heard(door: Door, client: Client) -> None:
+    await client.greet()
+    client.send(b"STARTTLS\r\nEHLO injected.example.com\r\nMAIL FROM:<a@example.com>\r\n")
+    assert (await client.hear()).startswith("220 ")
+    await client.writer.start_tls(trusting())
+    # were the injected EHLO heard, MAIL would be allowed, or its answer be the first one here
+    assert await client.say("MAIL FROM:<a@example.com>") == "503 5.5.1 EHLO first"
+
+
+@pytest.mark.parametrize("what", ["end", "reset", "garbage"])
+async def test_a_failed_handshake_gives_the_connection_back(door: Door, client: Client, what: str) -> None:
+    await client.greet()
+    await client.say("STARTTLS")
+    if what == "garbage":
+        client.send(b"EHLO plain.example.com\r\n" * 10)
+    elif what == "reset":
+        client.reset()
+    else:
+        client.half_close()
+    await until(lambda: not door.connections)
