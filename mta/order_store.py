@@ -1,0 +1,171 @@
+"""Standing orders in the database: reading and giving them, and moving the queue's rows after them.
+
+A change takes the row lock of the head, so that positions grow in the order of commits; NOTIFY hastens readers.
+The rows are moved in batches of bounded size, a lane at a time, and any number of nodes may do so at once.
+Raises DatabaseUnavailable.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from config.database import Database, DatabaseUnavailable, load_queries
+from mta.orders import Order, Reach, State, Stopped, Window
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+CHANNEL: Final = "heed_orders"
+_QUERIES: Final = load_queries("mta", "order_store.sql")
+# the longest lifetime of a message: what an older order cancelled is gone
+_FORGET_SECONDS: Final = 31 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an order is about, with its name for people."""
+
+    reach: Reach
+    id: int
+    site: str
+    name: str
+
+
+class OrderStore:
+    """The orders of an installation."""
+
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
+        self._db = database
+        self._now = now
+
+    async def orders(self) -> list[Order]:
+        """Everything that is ordered."""
+        async with self._db.connection() as connection:
+            rows = await connection.fetch(_QUERIES.orders, self._now() - _FORGET_SECONDS)
+        return [_order(row) for row in rows]
+
+    async def set_state(
+        self, target: Target, state: State, reason: str, actor: str, until: float | None = None
+    ) -> None:
+        """Pause, resume or cancel from now on."""
+        details = "" if until is None else f"until {datetime.fromtimestamp(until).astimezone():%Y-%m-%dT%H:%M:%S%z}"
+        names = {State.PAUSED: "pause", State.RUNNING: "resume", State.CANCELLED: "cancel"}
+        arguments = (target.reach, target.id, target.site, state, reason, actor, self._now(), until)
+        await self._change(_QUERIES.set_state, arguments, target, names[state], reason, actor, details)
+
+    async def set_schedule(
+        self, target: Target, not_before: float | None, window: Window | None, reason: str, actor: str
+    ) -> None:
+        """Let mail leave only from a moment on, and only in a window; None for always."""
+        text = str(window) if window else ""
+        start = (
+            "" if not_before is None else f"not before {datetime.fromtimestamp(not_before).astimezone().isoformat()}"
+        )
+        details = " ".join(part for part in (start, text) if part) or "always"
+        arguments = (target.reach, target.id, target.site, reason, actor, self._now(), not_before, text)
+        await self._change(_QUERIES.set_schedule, arguments, target, "reschedule", reason, actor, details)
+
+    async def note(self, target: Target, action: str, reason: str, actor: str, details: str = "") -> None:
+        """Write down what an operator did that is no order."""
+        async with self._db.connection() as connection:
+            await connection.execute(
+                _QUERIES.note, self._now(), actor, action, target.reach, target.id, target.site, reason, details
+            )
+
+    async def history(self, target: Target) -> list[dict[str, Any]]:
+        """What operators did about a target, newest first."""
+        async with self._db.connection() as connection:
+            rows = await connection.fetch(_QUERIES.history, target.reach, target.id, target.site)
+        return [dict(row) for row in rows]
+
+    async def move(self, stopped: Stopped, lane: int, most: int) -> int:
+        """One batch of each kind in a lane, as what is stopped now demands; returns how many rows were moved."""
+        held = {reach: list(targets) for reach, targets in stopped.held.items()}
+        campaigns, lists, tenants = held[Reach.CAMPAIGN], held[Reach.LIST], held[Reach.TENANT]
+        async with self._db.connection() as connection:
+            released = await connection.execute(
+                _QUERIES.release, lane, campaigns, lists, tenants, list(stopped.held_sites), most
+            )
+            moved = _count(released)
+            if campaigns or lists or tenants:
+                moved += _count(await connection.execute(_QUERIES.hold, lane, campaigns, lists, tenants, most))
+            ordered = [(reach, id_, at) for reach, ids in stopped.cancelled.items() for id_, at in ids.items()]
+            if ordered:
+                columns = [list(column) for column in zip(*ordered, strict=True)]
+                moved += _count(await connection.execute(_QUERIES.recall, lane, *columns, most))
+            if stopped.cancelled_sites:
+                names, times = list(stopped.cancelled_sites), list(stopped.cancelled_sites.values())
+                moved += _count(await connection.execute(_QUERIES.recall_sites, lane, names, times, most))
+        return moved
+
+    async def _change(
+        self, query: str, arguments: Sequence[Any], target: Target, action: str, reason: str, actor: str, details: str
+    ) -> None:
+        async with self._db.transaction() as connection:
+            position = await connection.fetchval(_QUERIES.advance)
+            await connection.execute(query, *arguments)
+            await connection.execute(
+                _QUERIES.note, self._now(), actor, action, target.reach, target.id, target.site, reason, details
+            )
+            await connection.execute(_QUERIES.notify, str(position))
+
+
+class OrderFeed:
+    """A connection of its own, on which changes are looked for and hinted at. Good for nothing after it raised."""
+
+    def __init__(self, connection: "Connection", answer_within_seconds: float) -> None:
+        self._connection = connection
+        self._within = answer_within_seconds
+
+    @classmethod
+    async def open(cls, database: Database, *, answer_within_seconds: float) -> "OrderFeed":
+        """Connect; a look that is not answered within this time fails."""
+        try:
+            async with asyncio.timeout(answer_within_seconds):
+                return cls(await database.dedicated(), answer_within_seconds)
+        except TimeoutError:
+            raise DatabaseUnavailable("no connection in time") from None
+
+    async def listen(self, hint: Callable[[], None]) -> None:
+        """Call hint when orders may have changed, or the connection is lost; without a word where LISTEN is refused."""
+        self._connection.add_termination_listener(lambda *_: hint())
+        try:
+            await self._connection.add_listener(CHANNEL, lambda *_: hint())
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            return  # a transaction pooler; the poll alone keeps the bound
+
+    async def head(self) -> int:
+        """The number of the newest change."""
+        try:
+            async with asyncio.timeout(self._within):
+                ((position, standby),) = await self._connection.fetch(_QUERIES.head)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise DatabaseUnavailable(f"orders can't be followed: {type(error).__name__}") from error
+        if standby:
+            raise DatabaseUnavailable("the database is a standby")
+        return int(position)
+
+    def close(self) -> None:
+        """Let go of the connection at once."""
+        self._connection.terminate()
+
+
+def _order(row: Any) -> Order:
+    def seconds(name: str) -> float | None:
+        return None if row[name] is None else row[name].timestamp()
+
+    window = Window.from_text(row["send_window"]) if row["send_window"] else None
+    at = seconds("at") or -math.inf
+    return Order(
+        Reach(row["reach"]), row["target"], row["site"], State(row["state"]), row["reason"], row["actor"], at,
+        seconds("until"), seconds("not_before"), window,
+    )  # fmt: skip
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])

@@ -1,0 +1,137 @@
+-- The statements of mta/order_store.py.
+
+-- name: head
+-- The newest change, and whether this server takes writes: a standby proves nothing.
+SELECT position, pg_is_in_recovery() FROM order_head;
+
+-- name: orders
+-- Everything that is ordered. What is over, or has cancelled what can't be queued any more ($1: before then), is left out.
+SELECT reach, target, site, state, reason, actor, at, until, not_before, send_window
+FROM standing_order
+WHERE (state = 2 AND (reach = 1 OR at > to_timestamp($1)))
+    OR (state = 1 AND (until IS NULL OR until > clock_timestamp()))
+    OR not_before > clock_timestamp() OR send_window <> ''
+ORDER BY at DESC;
+
+-- name: advance
+-- A change takes place: the next position, under a lock until the commit.
+UPDATE order_head SET position = position + 1 RETURNING position;
+
+-- name: set_state
+-- Pause, resume or cancel; when mail may leave at all stays as it was.
+INSERT INTO standing_order (reach, target, site, state, reason, actor, at, until)
+VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7), to_timestamp($8))
+ON CONFLICT (reach, target, site) DO UPDATE
+SET state = excluded.state, reason = excluded.reason, actor = excluded.actor, at = excluded.at, until = excluded.until;
+
+-- name: set_schedule
+-- Set when mail may leave at all; whether it is paused stays as it was.
+INSERT INTO standing_order (reach, target, site, state, reason, actor, at, not_before, send_window)
+VALUES ($1, $2, $3, 0, $4, $5, to_timestamp($6), to_timestamp($7), $8)
+ON CONFLICT (reach, target, site) DO UPDATE
+SET reason = excluded.reason, actor = excluded.actor, at = excluded.at, not_before = excluded.not_before,
+    send_window = excluded.send_window;
+
+-- name: note
+-- Write down what an operator did.
+INSERT INTO operator_log (at, actor, action, reach, target, site, reason, details)
+VALUES (to_timestamp($1), $2, $3, $4, $5, $6, $7, $8);
+
+-- name: history
+-- What operators did about a target, newest first.
+SELECT at, actor, action, reason, details
+FROM operator_log
+WHERE reach = $1 AND target = $2 AND site = $3
+ORDER BY id DESC
+LIMIT 20;
+
+-- name: notify
+-- Hasten the next look of every process.
+SELECT pg_notify('heed_orders', $1::text);
+
+-- name: hold
+-- Set aside what is queued of these campaigns, lists and tenants in a lane, a bounded number.
+WITH hit AS (
+    SELECT r.lane, r.message_id, r.ordinal
+    FROM message m
+    JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
+    WHERE m.lane = $1 AND r.state = 0 AND r.expires_at > clock_timestamp()
+        AND m.campaign_id IN (
+            SELECT id FROM campaign WHERE id = ANY ($2::integer[]) OR tenant_id = ANY ($4::integer[])
+            UNION SELECT c.id FROM list l JOIN campaign c ON c.tenant_id = l.tenant_id WHERE l.id = ANY ($3::integer[])
+        )
+        AND (m.campaign_id = ANY ($2::integer[]) OR m.list_id = ANY ($3::integer[]) OR m.tenant_id = ANY ($4::integer[]))
+    LIMIT $5
+    FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE recipient r
+SET state = 2
+FROM hit
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state = 0;
+
+-- name: release
+-- Queue what is held in a lane and no order holds any more, a bounded number; a later attempt stays later. What has
+-- outlived its lifetime is queued too: whoever claims it finds it expired.
+WITH free AS (
+    SELECT r.lane, r.message_id, r.ordinal
+    FROM recipient r
+    JOIN message m ON m.lane = r.lane AND m.id = r.message_id
+    WHERE r.lane = $1 AND r.state = 2
+        AND (
+            r.expires_at <= clock_timestamp()
+            OR NOT (
+                m.campaign_id = ANY ($2::integer[]) OR m.list_id = ANY ($3::integer[]) OR m.tenant_id = ANY ($4::integer[])
+                OR coalesce(r.site, '') = ANY ($5::text[])
+            )
+        )
+    LIMIT $6
+    FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE recipient r
+SET state = 0, due_at = CASE WHEN r.expires_at <= clock_timestamp() THEN clock_timestamp()
+    ELSE greatest(r.due_at, clock_timestamp()) END
+FROM free
+WHERE r.lane = free.lane AND r.message_id = free.message_id AND r.ordinal = free.ordinal AND r.state = 2;
+
+-- name: recall
+-- Make due what is queued or held and cancelled in a lane, a bounded number: whoever claims it finds it cancelled, and
+-- reports it like every other outcome. The times are those of the orders; what was accepted later is not theirs.
+WITH ordered AS (
+    SELECT o.reach, o.target, o.at
+    FROM unnest($2::smallint[], $3::integer[], $4::float8[]) AS o (reach, target, at)
+), mine AS (
+    SELECT c.id AS campaign_id, o.reach, o.target, o.at
+    FROM ordered o
+    JOIN campaign c ON (o.reach = 1 AND c.id = o.target) OR (o.reach = 3 AND c.tenant_id = o.target)
+        OR (o.reach = 2 AND c.tenant_id = (SELECT l.tenant_id FROM list l WHERE l.id = o.target))
+), hit AS (
+    SELECT r.lane, r.message_id, r.ordinal
+    FROM mine
+    JOIN message m ON m.campaign_id = mine.campaign_id
+    JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
+    WHERE m.lane = $1 AND (r.state = 2 OR (r.state = 0 AND r.due_at > clock_timestamp()))
+        AND (mine.reach <> 2 OR m.list_id = mine.target) AND m.received_at <= to_timestamp(mine.at)
+    LIMIT $5
+    FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE recipient r
+SET state = 0, due_at = clock_timestamp()
+FROM hit
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2);
+
+-- name: recall_sites
+-- Likewise for what was held or deferred at a cancelled site.
+WITH hit AS (
+    SELECT r.lane, r.message_id, r.ordinal
+    FROM unnest($2::text[], $3::float8[]) AS o (site, at)
+    JOIN recipient r ON r.site = o.site
+    JOIN message m ON m.lane = r.lane AND m.id = r.message_id
+    WHERE r.lane = $1 AND (r.state = 2 OR (r.state = 0 AND r.due_at > clock_timestamp()))
+        AND m.received_at <= to_timestamp(o.at)
+    LIMIT $4
+    FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE recipient r
+SET state = 0, due_at = clock_timestamp()
+FROM hit
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2);

@@ -1,0 +1,80 @@
+"""Keeps a process's book of orders current: a look at the head each poll, NOTIFY as a hint that hastens the next one.
+
+The book is confirmed with the time before the question was sent. While the database does not answer, the book grows
+stale, and nothing is sent on it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from config.database import Database, DatabaseUnavailable
+from mta.order_store import OrderFeed, OrderStore
+from mta.orders import Book, OrderError
+
+_LOG = structlog.get_logger(__name__)
+POLL_SECONDS: Final = 0.4
+_ANSWER_SECONDS: Final = 2.0
+_RECONNECT_SECONDS: Final = 0.2
+
+
+class OrderWatch:
+    """Follows the orders for one book. on_change is called after the book has changed."""
+
+    def __init__(
+        self,
+        book: Book,
+        database: Database,
+        store: OrderStore,
+        *,
+        on_change: Callable[[], None],
+        poll_seconds: float = POLL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.book = book
+        self._database = database
+        self._store = store
+        self._on_change = on_change
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._position = -1
+        self._hint = asyncio.Event()
+        self._known = asyncio.Event()
+
+    async def known(self) -> None:
+        """Wait until the orders have been read once."""
+        await self._known.wait()
+
+    async def follow_for_ever(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            feed: OrderFeed | None = None
+            try:
+                feed = await OrderFeed.open(self._database, answer_within_seconds=_ANSWER_SECONDS)
+                await feed.listen(self._hint.set)
+                await self._follow(feed)
+            except (DatabaseUnavailable, OrderError) as error:
+                _LOG.warning("orders are not followed", reason=str(error))
+            finally:
+                if feed is not None:
+                    feed.close()
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _follow(self, feed: OrderFeed) -> None:
+        while True:
+            self._hint.clear()
+            asked_at = self._clock()
+            position = await feed.head()
+            if position != self._position:
+                self.book.replace(await self._store.orders())
+                self._position = position
+                self._on_change()
+            self.book.confirm(asked_at)
+            self._known.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._hint.wait()

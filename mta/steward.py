@@ -1,0 +1,83 @@
+"""The steward of a node: moves the queue's rows after the operators' orders, and keeps the queue's summary.
+
+Workers obey orders by themselves, so that nothing is sent against one whatever happens here; the steward sets aside
+what waits in the database, so that a stopped campaign does not stand in the way of others, and queues it again when it
+may go or has expired. After a change every lane is gone through until there is nothing left to do; a slow round goes on
+all the time, for what a worker that did not know yet set aside too late.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from mta.identifiers import LANES
+from mta.order_store import OrderStore
+from mta.orders import Book, Stopped
+from mta.summary import Summary
+
+_LOG = structlog.get_logger(__name__)
+_TICK_SECONDS: Final = 0.25
+_BATCH: Final = 2_000
+# ticks between two lanes of the slow round: each lane's turn comes every 8 seconds
+_SLOW_TICKS: Final = 2
+
+
+class Steward:
+    """Begins nothing by itself: tend_for_ever is a task of the supervisor."""
+
+    def __init__(self, book: Book, store: OrderStore, summary: Summary) -> None:
+        self._book = book
+        self._store = store
+        self._summary = summary
+        self._obeyed: Stopped | None = None
+        self._changed = asyncio.Event()
+        self._lane = 0
+
+    def changed(self) -> None:
+        """The book has changed."""
+        self._changed.set()
+
+    async def tend_for_ever(self) -> None:
+        """Until it is cancelled."""
+        ticks = 0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._changed.wait()
+            self._changed.clear()
+            ticks += 1
+            try:
+                await self.tend(slow_round=ticks % _SLOW_TICKS == 0)
+            except DatabaseUnavailable as error:
+                _LOG.warning("the queue is not tended", reason=str(error))
+                await asyncio.sleep(1.0)
+
+    async def tend(self, *, slow_round: bool) -> None:
+        """Do what there is to do now. Raises DatabaseUnavailable."""
+        stopped = self._book.stopped()
+        if stopped != self._obeyed:
+            await self._move_everything(stopped)
+            self._obeyed = stopped
+        elif slow_round:
+            self._lane = (self._lane + 1) % LANES
+            await self._store.move(stopped, self._lane, _BATCH)
+
+    async def count_for_ever(self) -> None:
+        """Keep the queue's summary; a task of its own, because counting takes longer than obeying may wait."""
+        while True:
+            with suppress(DatabaseUnavailable):
+                await self._summary.refresh()
+            await asyncio.sleep(1.0)
+
+    async def _move_everything(self, stopped: Stopped) -> None:
+        """Lane by lane until no lane has anything left; cut short when orders have changed meanwhile."""
+        left = list(range(LANES))
+        while left:
+            for lane in list(left):
+                if self._book.stopped() != stopped:
+                    return
+                if not await self._store.move(stopped, lane, _BATCH):
+                    left.remove(lane)
