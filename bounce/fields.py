@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bounce.mime import Headers, fields
 from bounce.outcome import Action
 
-MAX_GROUPS = 1000
+MAX_GROUPS = 500
 """Recipients in one report: more than any MTA puts into one."""
 
 
@@ -196,6 +196,10 @@ class FeedbackReport:
     def first(self, name: str) -> str:
         """The first value of field `name` (in lower case), or ""."""
         return _first(self.fields, name)
+
+    def bare(self, name: str) -> str:
+        """The first value of a field that holds a host or an IP address, without its type and comment."""
+        return re.sub(r"\([^)]*\)?", "", self.first(name).rpartition(";")[2]).strip()
 
     def all(self, name: str) -> list[str]:
         """Every value of field `name` (in lower case)."""

@@ -8,7 +8,7 @@ import base64
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -110,7 +110,16 @@ class Outcome:
 
     def as_dict(self) -> dict[str, str | int]:
         """Plain JSON values; `from_dict` gives the same outcome back."""
-        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        return {
+            "action": self.action.value,
+            "status": self.status,
+            "reply_code": self.reply_code,
+            "diagnostic": self.diagnostic,
+            "remote_mta": self.remote_mta,
+            "bounce_class": self.bounce_class.value,
+            "trouble": self.trouble.value,
+            "stage": self.stage.value,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

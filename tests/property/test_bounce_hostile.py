@@ -1,0 +1,32 @@
+"""Messages that someone wrote to hurt: 10 MB of what is slow elsewhere, read without an error in bounded time."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bounce.reader import read
+from tests.support.hostile import HOSTILE
+
+SECONDS = 0.1
+ATTEMPTS = 5
+"""The best of several: this is about the reader, not about what else the machine does."""
+
+
+def cpu_seconds(message: bytes) -> float:
+    started = time.process_time()
+    read(message)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_messages_take_bounded_time(name: str) -> None:
+    make: Callable[[], bytes] = HOSTILE[name]
+    message = make()
+    read(b"From: warm@example.com\nSubject: up\n\nup")
+    seconds = 9.0
+    for _ in range(ATTEMPTS):
+        seconds = min(seconds, cpu_seconds(message))
+        if seconds <= SECONDS:
+            break
+    assert seconds <= SECONDS
