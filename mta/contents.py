@@ -88,13 +88,20 @@ class Contents:
         entry = self._entries.pop(message_id, None)
         if entry is not None:
             self._bytes -= _size(entry)
-            registry.memory.set(self._bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Octets of content in memory."""
+        return self._bytes
 
     async def get(self, message_id: int) -> Content:
         """The message, from memory or from the queue; concurrent calls share the work."""
         entry = self._entries.get(message_id)
         if isinstance(entry, Content):
             return entry
+        if entry is not None and len(entry.leased) == 1:  # nobody to share with, now or later
+            self.discard(message_id)
+            return await self._made_ready(message_id, entry)
         task = self._loading.get(message_id)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._load(message_id, entry))
@@ -110,14 +117,17 @@ class Contents:
         return rendered
 
     async def _load(self, message_id: int, entry: Stored | None) -> Content:
+        content = await self._made_ready(message_id, entry)
+        self.discard(message_id)
+        self._keep(message_id, content)
+        return content
+
+    async def _made_ready(self, message_id: int, entry: Stored | None) -> Content:
         if entry is not None:
             raw, envelope, whose = entry.submission.raw, entry.submission.envelope, _attribution(entry)
         else:
             raw, envelope, whose = await self._read(message_id)
-        content = Content(await self._prepared(message_id, raw, envelope, whose), envelope)
-        self.discard(message_id)
-        self._keep(message_id, content)
-        return content
+        return Content(await self._prepared(message_id, raw, envelope, whose), envelope)
 
     async def _read(self, message_id: int) -> tuple[bytes, Envelope, Attribution]:
         stored = await self._queue.content(message_id)
@@ -165,7 +175,6 @@ class Contents:
         while self._bytes > self._max_bytes and len(self._entries) > 1:
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= _size(oldest)
-        registry.memory.set(self._bytes)
 
 
 def _attribution(stored: Stored) -> Attribution:

@@ -101,7 +101,8 @@ class Delivery:
         self._labels = registry.SiteLabels()
         self._lane = queue.worker_id % LANES
         self._draining = False
-        self._work_left = asyncio.Event()
+        self._room_is_free = asyncio.Event()
+        self._room_was_short = False
 
     def attach(self, outcomes: Outcomes) -> None:
         """Where completions go; it in turn tells settled() what is committed."""
@@ -143,10 +144,10 @@ class Delivery:
             except DatabaseUnavailable:
                 more = False
             if not more:
-                self._work_left.clear()
+                self._room_is_free.clear()
                 try:
                     async with asyncio.timeout(self._limits.poll_seconds):
-                        await self._work_left.wait()
+                        await self._room_is_free.wait()
                 except TimeoutError:
                     pass
 
@@ -159,6 +160,7 @@ class Delivery:
                     return False
                 limit = min(self._limits.claim_batch, self._room.free(message_class))
                 if limit <= 0:
+                    self._room_was_short = True
                     break
                 self._lane = (self._lane + 1) % LANES
                 started = time.perf_counter()
@@ -202,7 +204,6 @@ class Delivery:
 
     def _accept(self, lease: Lease) -> None:
         """The check at the claim, then on to the site."""
-        registry.leased.set(self._room.held)
         now = self._now()
         if now >= lease.expires_at:
             self._complete(expire(lease, self._policy, now=now))
@@ -498,8 +499,9 @@ class Delivery:
                 self._contents.discard(completion.message_id)
                 if completion.state is not None:
                     emptied.append(completion.message_id)
-        registry.leased.set(self._room.held)
-        self._work_left.set()
+        if self._room_was_short:
+            self._room_was_short = False
+            self._room_is_free.set()
         await self._queue.sweep(emptied)
 
     async def expire_for_ever(self) -> None:
@@ -511,12 +513,17 @@ class Delivery:
                 for lease in site.queue.take_expired(now):
                     self._complete(expire(lease, self._policy, now=now, site=site.key, last=site.last_outcome))
 
+    def report(self) -> None:
+        """How much is held in memory, for the metrics; called now and then."""
+        registry.leased.set(self._room.held)
+        registry.memory.set(self._contents.held_bytes)
+
     # --- the end
 
     async def drain(self, seconds: float) -> None:
         """Finish what is in transaction, take nothing new; what is left stays leased, and is the caller's to return."""
         self._draining = True
-        self._work_left.set()
+        self._room_is_free.set()
         for idle in self._idle.values():
             for waiter in idle:
                 if not waiter.done():

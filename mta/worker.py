@@ -170,6 +170,7 @@ class Worker:
             age = self._watch.age_seconds
             if age != float("inf"):
                 registry.watermark_age.set(age)
+            self._delivery.report()
             registry.index_entries.set(len(self._index))
             registry.index_position.set(self._index.position)
             state = {
