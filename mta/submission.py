@@ -119,6 +119,7 @@ class SubmissionProtocol(asyncio.Protocol):
         self._input = bytearray()
         self._output: list[bytes] = []
         self._data: DataReader | None = None
+        self._held = 0
         self._waiting: asyncio.Task[None] | None = None
         self._line_reader: asyncio.Future[bytes] | None = None
         self._greeted = ""
@@ -162,7 +163,8 @@ class SubmissionProtocol(asyncio.Protocol):
             self._timer.cancel()
         if self._line_reader is not None and not self._line_reader.done():
             self._line_reader.cancel()
-        self._drop_data()
+        if self._waiting is None:
+            self._drop_data()
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered now."""
@@ -229,12 +231,10 @@ class SubmissionProtocol(asyncio.Protocol):
     def _read_data(self) -> None:
         assert self._data is not None
         chunk, self._input = self._input, bytearray()
-        before = self._data.buffered
         try:
             done = self._data.feed(chunk)
         except DataError as error:
-            self._door.buffered -= before
-            self._data = None
+            self._drop_data()
             self._transaction = None
             if error.rest is None:
                 self._fatal(error.reply, error.reason)
@@ -243,20 +243,24 @@ class SubmissionProtocol(asyncio.Protocol):
                 self._refuse(error.reply, error.reason)
             return
         if done is None:
-            self._door.buffered += self._data.buffered - before
+            self._hold(self._data.buffered)
             return
-        self._door.buffered -= before
         self._data = None
         content, rest = done
+        self._hold(len(content))  # until it is committed
         self._input += rest
         transaction, self._transaction = self._transaction, None
         assert transaction is not None
         self._wait_for(self._take(transaction, content))
 
     def _drop_data(self) -> None:
-        if self._data is not None:
-            self._door.buffered -= self._data.buffered
-            self._data = None
+        self._data = None
+        self._hold(0)
+
+    def _hold(self, octets: int) -> None:
+        """How much content this connection has in memory."""
+        self._door.buffered += octets - self._held
+        self._held = octets
 
     # --- output
 
@@ -298,6 +302,7 @@ class SubmissionProtocol(asyncio.Protocol):
 
     def _go_on(self, task: asyncio.Task[None]) -> None:
         self._waiting = None
+        self._hold(0)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("a command failed", error=type(error).__name__)
             self._reply("451 4.3.0 Internal error, try again later")

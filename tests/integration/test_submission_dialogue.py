@@ -274,3 +274,44 @@ async def test_a_failed_handshake_gives_the_connection_back(door: Door, client: 
     else:
         client.half_close()
     await until(lambda: not door.connections)
+
+
+async def test_a_client_that_leaves_in_its_content(n: Node, door: Door, client: Client) -> None:
+    await client.greet()
+    client.send(ENVELOPE)
+    await client.codes(3)
+    client.send(MESSAGE * 100)
+    await until(lambda: door.buffered > 0)
+    client.reset()
+    await until(lambda: not door.connections)
+    assert door.buffered == 0
+    assert await n.messages() == 0
+
+
+async def test_a_client_that_stops_in_its_content_is_let_go(n: Node) -> None:
+    door = await n.door(idle_timeout_seconds=0.3)
+    async with listening(door.protocol) as port, connected(port) as client:
+        await client.greet()
+        client.send(ENVELOPE + MESSAGE)
+        await client.codes(3)
+        assert (await client.hear()).startswith("421 4.4.2 ")
+        await until(lambda: not door.connections)
+        assert door.buffered == 0
+
+
+async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
+    door = await n.door(max_bytes_in_memory=1_000)
+    async with listening(door.protocol) as port, connected(port) as client, connected(port) as other:
+        await client.greet()
+        await other.greet()
+        async with n.database.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
+            client.send(ENVELOPE + MESSAGE + b"x" * 1_000 + b"\r\n.\r\n")
+            assert await client.codes(3) == [250, 250, 354]
+            await until(lambda: door.buffered > 1_000)
+            other.send(ENVELOPE)
+            assert await other.codes(3) == [452, 503, 503]
+        assert await client.codes(1) == [250]
+        assert door.buffered == 0
+        other.send(ENVELOPE)
+        assert await other.codes(3) == [250, 250, 354]
