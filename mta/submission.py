@@ -129,6 +129,8 @@ class SubmissionProtocol(asyncio.Protocol):
         self._errors = 0
         self._auth_failures = 0
         self._discarding = False
+        self._ended = False
+        self._unread = False
         self._closed = False
         self._last_activity = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -177,11 +179,23 @@ class SubmissionProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Half-closed: answer what is under way, then close."""
+        """Half-closed: answer everything that has arrived, then close. TLS has no such half."""
+        self._ended = True
+        if self._line_reader is not None and not self._line_reader.done():
+            self._line_reader.cancel()
+        return self._waiting is not None and not self._tls
+
+    def pause_writing(self) -> None:
+        """The client doesn't read its answers: it gets no more of them."""
+        self._unread = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._unread = False
         if self._waiting is None:
-            return False
-        self._waiting.add_done_callback(lambda _: self._transport.close())
-        return True
+            self._transport.resume_reading()
+            self._process()
 
     def shut_down(self) -> None:
         """The daemon stops: let go of the client unless an answer is owed."""
@@ -203,7 +217,7 @@ class SubmissionProtocol(asyncio.Protocol):
 
     def _process(self) -> None:
         """Handle everything that is complete, then write all replies at once."""
-        while self._waiting is None and self._input and not self._closed and not self._discarding:
+        while self._waiting is None and self._input and not (self._closed or self._discarding or self._unread):
             if self._data is not None:
                 self._read_data()
             elif not self._read_line():
@@ -312,8 +326,11 @@ class SubmissionProtocol(asyncio.Protocol):
         if self._door.closing:
             self.shut_down()
             return
-        self._transport.resume_reading()
+        if not self._unread:
+            self._transport.resume_reading()
         self._process()
+        if self._ended and self._waiting is None:
+            self._transport.close()
 
     # --- commands
 

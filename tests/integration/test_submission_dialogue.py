@@ -315,3 +315,24 @@ async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
         assert door.buffered == 0
         other.send(ENVELOPE)
         assert await other.codes(3) == [250, 250, 354]
+
+
+async def test_half_closed_clients_get_all_their_answers(n: Node, client: Client) -> None:
+    await client.greet()
+    client.send(3 * (ENVELOPE + MESSAGE + b".\r\n"))
+    client.half_close()
+    assert await client.codes(12) == [250, 250, 354, 250] * 3
+    assert await client.rest() == b""
+    assert await n.messages() == 3
+
+
+async def test_a_client_that_never_reads_is_not_read_either(n: Node, door: Door) -> None:
+    async with listening(door.protocol) as port, connected(port) as client:
+        await client.greet()
+        transport = next(iter(door.connections))._transport
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(200):
+            client.send(b"NOOP\r\n" * 20_000)
+            await asyncio.sleep(0)
+        await until(lambda: not transport.is_reading())
+        assert transport.get_write_buffer_size() < 2_000_000
