@@ -213,6 +213,11 @@ def html(pages: Pages, text: str, status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
 
+async def _no_icon(_request: web.Request) -> web.Response:
+    """Browsers ask for one by themselves; nothing to see is not an error."""
+    return web.Response(status=204)
+
+
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers[name] = value
@@ -227,6 +232,6 @@ def application(pages: SubscriberPages, more_routes: Sequence[web.RouteDef] = ()
         made.add_routes([
             web.get(each, pages.show), web.post(each, pages.act), web.options(each, pages.options),
         ])  # fmt: skip
-    made.add_routes(more_routes)
+    made.add_routes([web.get("/favicon.ico", _no_icon), *more_routes])
     made.on_response_prepare.append(_add_headers)
     return made
