@@ -39,11 +39,7 @@ class Passwords:
     async def check(self, peer: str, username: str, password: str) -> Credential | None:
         """The credential, if the password is right."""
         now = self._clock()
-        since, failures = self._failures.get(peer) or (now, 0)
-        if now - since > _WINDOW_SECONDS:
-            since, failures = now, 0
-        if failures >= self._limit:
-            raise CommandError("421 4.7.0 Too many failures, try again later", "authentication")
+        self._refuse_guessers(peer)
         # a digest with a salt of this process: the password itself is not kept
         mark = hashlib.blake2b(f"{username}\0{password}".encode(), key=self._salt).digest()
         known = self._known.get(mark)
@@ -51,9 +47,22 @@ class Passwords:
             return known[1]
         credential = await self._accounts.credential(username) if username else None
         async with self._slots:
+            self._refuse_guessers(peer)  # others of this address may have failed while this one waited
             right = await asyncio.to_thread(self._check.matches, credential, password)
+            if not right:
+                since, failures = self._recent(peer)
+                self._failures.put(peer, (since, failures + 1))
         if right and credential is not None:
             self._known.put(mark, (now, credential))
             return credential
-        self._failures.put(peer, (since, failures + 1))
         return None
+
+    def _recent(self, peer: str) -> tuple[float, int]:
+        """When the present minute of an address began, and its failures since."""
+        now = self._clock()
+        since, failures = self._failures.get(peer) or (now, 0)
+        return (now, 0) if now - since > _WINDOW_SECONDS else (since, failures)
+
+    def _refuse_guessers(self, peer: str) -> None:
+        if self._recent(peer)[1] >= self._limit:
+            raise CommandError("421 4.7.0 Too many failures, try again later", "authentication")

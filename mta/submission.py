@@ -485,8 +485,10 @@ class SubmissionProtocol(asyncio.Protocol):
             username, password = await (self._plain(initial) if mechanism == "PLAIN" else self._login(initial))
             credential = await self._door.passwords.check(self._peer, username, password)
         except CommandError as error:
-            self._count(error.reason)
-            self._reply(error.reply)
+            if error.reply.startswith("421"):
+                self._fatal(error.reply, error.reason)
+            else:
+                self._refuse(error.reply, error.reason)
             return
         except DatabaseUnavailable:
             self._count("unavailable")
