@@ -86,10 +86,10 @@ class Identity(Section):
         "answers.heed.localhost",
         description="domain of the return path and of unsubscribe addresses; its MX is the inbound listener",
     )
-    web_url: str = Field(
-        "https://localhost:8025",
+    web_url: str | None = Field(
+        None,
         pattern=r"^https://[^\s/<>\"']+$",
-        description="where subscribers reach the web listener, without a slash at the end",
+        description="where subscribers reach the web listener, no slash at the end; unset: localhost at its port",
     )
 
 
@@ -309,6 +309,12 @@ class Settings(BaseSettings):
                 TrustedNetwork(network="::1/128", tenant="sandbox", message_class="campaign"),
             ]
         return self.submission.trusted_networks
+
+    @property
+    def web_url(self) -> str:
+        """Where subscribers reach the web listener."""
+        port = endpoint(self.web.listen[0]).port if self.web.listen else 443
+        return self.identity.web_url or f"https://localhost:{port}"
 
     @property
     def worker_count(self) -> int:

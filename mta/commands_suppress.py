@@ -232,6 +232,34 @@ def export_(
     ERR.print(f"{count} suppressions.")
 
 
+@suppress.command("replay")
+def replay_(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Bring back what this node knows and a restored, older database has lost. Until then the node sends nothing."""
+    from rich.progress import Progress, TextColumn
+
+    from suppression.receipts import ReceiptFile, Replayed, replay
+
+    async def work(parts: Any) -> Replayed:
+        with Progress(
+            TextColumn("{task.completed} receipts read"), console=ERR, transient=True, disable=as_json
+        ) as bar:
+            task = bar.add_task("replaying")
+            file = ReceiptFile(parts.paths.receipts)
+            try:
+                return await replay(file, parts.log, getpass.getuser(), lambda read: bar.update(task, completed=read))
+            except RuntimeError as error:
+                raise Failed(str(error)) from None
+
+    result = run_with_parts(settings_of(config, overrides), work)
+    if as_json:
+        print_json({"read": result.read, "lost": result.lost, "suppressed": result.suppressed, "lifted": result.lifted})
+    else:
+        OUT.print(
+            f"{result.read} receipts read; the database had lost {result.lost} of them. "
+            f"{result.suppressed} suppressions and {result.lifted} lifts are back."
+        )
+
+
 def verify_log(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
     """Check the whole suppression log: no entry missing, changed or out of order. Exit code 1 when one is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

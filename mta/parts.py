@@ -40,6 +40,7 @@ class Paths:
         self.tls = self.data_dir / "tls"
         self.journals = self.data_dir / "journals"
         self.index = self.data_dir / "suppression" / "index"
+        self.receipts = self.data_dir / "suppression" / "receipts"
         self.sink = self.data_dir / "sink"
         self.metrics = self.data_dir / "metrics"
         self.lock = self.data_dir / "heed.lock"
@@ -96,9 +97,7 @@ class Parts:
     def renderer(self) -> Renderer:
         """What makes mail of templates."""
         settings = self.settings
-        identity = Identity(
-            settings.identity.hostname, settings.identity.mail_domain, settings.identity.web_url, "heed"
-        )
+        identity = Identity(settings.identity.hostname, settings.identity.mail_domain, settings.web_url, "heed")
         strip = frozenset({settings.submission.campaign_header.lower().encode()})
         return Renderer(identity, self.tokens, self.now, strip=strip)
 

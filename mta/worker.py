@@ -42,6 +42,7 @@ from suppression.feed import DatabaseFeed
 from suppression.gate import Gate
 from suppression.index import Index
 from suppression.keeper import BaseKeeper
+from suppression.receipts import ReceiptFile, ReceiptKeeper
 from suppression.watch import Watch
 
 _LOG = structlog.get_logger(__name__)
@@ -63,12 +64,15 @@ class Worker:
         self.parts = parts = Parts(settings, database, keyring, worker_id=worker_id, on_appended=self._nudge)
         self._index = Index()
         keeper = BaseKeeper(parts.paths.index, parts.log)
+        receipts = ReceiptFile(parts.paths.receipts)
+        self._receipts = ReceiptKeeper(receipts, parts.log)
         self._watch = Watch(
             self._index,
             self._feed,
             keeper,
             poll_seconds=settings.suppression.poll_seconds,
             max_staleness_seconds=settings.suppression.max_staleness,
+            last_receipt=receipts.last,
             on_applied=registry.effective.observe,
         )
         self._gate = Gate(self._index, self._watch)
@@ -94,6 +98,7 @@ class Worker:
         self._install_signals()
         tasks = [asyncio.create_task(self._report_for_ever()), asyncio.create_task(self._live())]
         await self._watch.start()
+        await self._receipts.start()
         caught_up = asyncio.create_task(self._watch.caught_up())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait([caught_up, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +142,7 @@ class Worker:
                 await asyncio.gather(*(close() for close in self._closers))
                 await self._intake.drain()
                 await self._delivery.drain(_DRAIN_SECONDS / 2)
+        await self._receipts.stop()
         await self._watch.stop()
         with suppress(DatabaseUnavailable):
             await self.parts.log.close()
