@@ -252,7 +252,7 @@ def _base64(data: bytes) -> bytes:
 
 
 # Codecs that are no charset of mail, or whose time is not linear.
-_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "unicode-escape"})
+_NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
 
 
 def _charset_decoded(data: bytes, charset: str) -> str:
@@ -293,8 +293,12 @@ _BLOCK = linear(r"(?is)<(?:br|/?p|/?div|/?tr|/?li|/?h[1-6]|/?table|/?pre|/?ul|/?
 _TAG = linear(r"(?s)</?[a-zA-Z!][^>@]*>")
 
 
+# No character, and more digits than int() takes.
+_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}")
+
+
 def strip_html(text: str) -> str:
     """The words of an HTML text, block elements on lines of their own. Addresses in angle brackets stay."""
     text = _HIDDEN.sub(" ", text)
     text = _TAG.sub(" ", _BLOCK.sub("\n", text))
-    return html.unescape(text).replace("\xa0", " ")
+    return html.unescape(_LONG_NUMBER.sub(" ", text)).replace("\xa0", " ")

@@ -32,6 +32,7 @@ from bounce.vocabulary import (
     GIVEN_UP,
     MAIL_SYSTEM,
     NO_REPLY,
+    NOTICE_OPENING,
     PURE_MAIL_SYSTEM,
     UNSUBSCRIBE,
 )
@@ -343,7 +344,8 @@ def _is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     if evidence.top.first("x-failed-recipients"):
         return True
     subject = evidence.subject
-    if MAIL_SYSTEM.search(evidence.sender) and _QUOTES_DIALOGUE.search(parted.text[:TEXT_CHARACTERS]):
+    text = parted.text[:TEXT_CHARACTERS]
+    if MAIL_SYSTEM.search(evidence.sender) and (_QUOTES_DIALOGUE.search(text) or NOTICE_OPENING.search(text)):
         return True
     if AUTO_REPLY_SUBJECT.search(subject) or _FORWARDED.search(subject):
         return False

@@ -55,3 +55,6 @@ ANSWERED_DATA = _any_of("answered_data")
 
 NO_REPLY = _any_of("no_reply")
 """A From field of a program that takes no answer: a mail system, or any other."""
+
+NOTICE_OPENING = _any_of("notice_opening")
+"""How mail systems open a notice, in words that no person uses."""
