@@ -18,6 +18,7 @@ _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[(?:IPv6:[0-9A-Fa-f:.]+|[0-9.]+)\]")
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?")
 _XTEXT: Final = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
+_WITH_VALUE: Final = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT"})
 _NOTIFY: Final = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
@@ -100,14 +101,11 @@ def check_address(path: str, *, smtputf8: bool) -> str:
     local, _, domain = path.rpartition("@")
     if not smtputf8 and not path.isascii():
         raise CommandError("553 5.6.7 Address needs SMTPUTF8", "address")
-    if (
-        len(path.encode("utf-8", "surrogateescape")) > MAX_PATH - 2
-        or len(local.encode("utf-8", "replace")) > MAX_LOCAL_PART
-    ):
-        raise CommandError("501 5.1.3 Address is too long", "address")
-    if not _LOCAL_PART.fullmatch(local) or not _DOMAIN.fullmatch(domain):
-        raise CommandError("501 5.1.3 Address is not well-formed", "address")
     try:
+        if len(path.encode()) > MAX_PATH - 2 or len(local.encode()) > MAX_LOCAL_PART:
+            raise CommandError("501 5.1.3 Address is too long", "address")
+        if not _LOCAL_PART.fullmatch(local) or not _DOMAIN.fullmatch(domain):
+            raise CommandError("501 5.1.3 Address is not well-formed", "address")
         normalise(path)
     except (AddressError, UnicodeError):
         raise CommandError("501 5.1.3 Address is not well-formed", "address") from None
@@ -127,6 +125,8 @@ def _split(argument: str, keyword: str, syntax: str) -> tuple[str, dict[str, str
     path, tail = rest[1:end], rest[end + 1 :]
     if path.startswith("@"):  # a source route, RFC 5321 appendix C: accepted and ignored
         path = path.partition(":")[2]
+        if not path:  # nothing is left of it: that must not become the null sender
+            raise CommandError("501 5.1.3 Address is not well-formed", "address")
     if tail and not tail.startswith(" "):
         raise CommandError(syntax)
     parameters: dict[str, str] = {}
@@ -134,7 +134,10 @@ def _split(argument: str, keyword: str, syntax: str) -> tuple[str, dict[str, str
         match = _PARAMETER.fullmatch(word)
         if match is None or match[1].upper() in parameters:
             raise CommandError("501 5.5.4 Parameters are keyword or keyword=value, each once")
-        parameters[match[1].upper()] = match[2] or ""
+        name, value = match[1].upper(), match[2] or ""
+        if not value and name in _WITH_VALUE:
+            raise CommandError(f"501 5.5.4 {name} takes a value")
+        parameters[name] = value
     return path, parameters
 
 
