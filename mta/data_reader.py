@@ -52,7 +52,7 @@ class DataReader:
             self._bound()
             return None
         rest = bytes(buffer[end + len(_END) :])
-        if self._oversize or end > self._max_bytes + 2:
+        if self._oversize or end > self._max_bytes:
             raise DataError("552 5.3.4 Message is larger than allowed", "oversize", rest)
         del buffer[end + 2 :]
         return bytes(buffer.replace(b"\r\n.", b"\r\n")[2:]), rest
