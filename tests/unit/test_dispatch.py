@@ -1,0 +1,194 @@
+"""Which recipient goes next, how a limit is shared, what fits into memory, when a site rests."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from bounce.outcome import Action
+from mta.dispatch import FairQueue, Room, Site, share
+from mta.lease import Lease
+from mta.routing import Route
+from suppression.digest import MessageClass
+from tests.support.leases import NOW, lease, outcome
+
+CAMPAIGN, TRANSACTIONAL = MessageClass.CAMPAIGN, MessageClass.TRANSACTIONAL
+
+
+def queue_of(leases: Iterable[Lease]) -> FairQueue:
+    queue = FairQueue()
+    for each in leases:
+        queue.push(each)
+    return queue
+
+
+def popped(queue: FairQueue) -> list[Lease]:
+    found = []
+    while (each := queue.pop()) is not None:
+        found.append(each)
+    return found
+
+
+def of(tenant_id: int, campaign_id: int, count: int) -> list[Lease]:
+    return [lease(tenant_id=tenant_id, campaign_id=campaign_id, ordinal=number) for number in range(count)]
+
+
+def test_an_empty_queue() -> None:
+    queue = FairQueue()
+    assert (len(queue), queue.pop(), list(queue), queue.clear(), queue.take_expired(NOW)) == (0, None, [], [], [])
+
+
+def test_tenants_take_turns_however_much_one_has_queued() -> None:
+    queue = queue_of([*of(1, 10, 1_000), *of(2, 20, 3)])
+    turns = [each.tenant_id for each in popped(queue)]
+    assert turns[:6] == [1, 2, 1, 2, 1, 2]
+    assert len(turns) == 1_003
+
+
+def test_the_campaigns_of_a_tenant_take_turns_and_cost_other_tenants_nothing() -> None:
+    queue = queue_of([*of(1, 10, 100), *of(1, 11, 100), *of(1, 12, 2), *of(2, 20, 100)])
+    turns = [(each.tenant_id, each.campaign_id) for each in popped(queue)[:8]]
+    assert turns == [(1, 10), (2, 20), (1, 11), (2, 20), (1, 12), (2, 20), (1, 10), (2, 20)]
+
+
+def test_a_campaign_keeps_its_order() -> None:
+    assert [each.ordinal for each in popped(queue_of(of(1, 1, 5)))] == [0, 1, 2, 3, 4]
+
+
+def test_transactional_mail_goes_first() -> None:
+    queue = queue_of([*of(1, 1, 5), lease(message_class=TRANSACTIONAL, tenant_id=9)])
+    assert [each.message_class for each in popped(queue)] == [TRANSACTIONAL, *[CAMPAIGN] * 5]
+
+
+def test_what_had_its_turn_comes_before_the_others_of_its_campaign() -> None:
+    queue = queue_of(of(1, 1, 3))
+    first = queue.pop()
+    assert first is not None
+    queue.push(first, first=True)
+    assert [each.ordinal for each in popped(queue)] == [0, 1, 2]
+
+
+def test_a_tenant_that_comes_back_has_one_turn_in_a_round() -> None:
+    queue = queue_of(of(1, 1, 1))
+    assert [each.tenant_id for each in popped(queue)] == [1]
+    for each in [*of(1, 1, 2), *of(2, 2, 2)]:
+        queue.push(each)
+    assert [each.tenant_id for each in popped(queue)] == [1, 2, 1, 2]
+
+
+def test_what_is_past_its_lifetime_is_taken_out_and_the_rest_stays_in_order() -> None:
+    leases = [lease(ordinal=number, expires_at=NOW + number % 2) for number in range(6)]
+    leases.append(lease(ordinal=6, expires_at=NOW, message_class=TRANSACTIONAL))
+    queue = queue_of(leases)
+    assert sorted(each.ordinal for each in queue.take_expired(NOW)) == [0, 2, 4, 6]
+    assert len(queue) == 3
+    assert [each.ordinal for each in popped(queue)] == [1, 3, 5]
+
+
+def test_nothing_is_taken_before_its_time() -> None:
+    queue = queue_of(of(1, 1, 2))
+    assert queue.take_expired(NOW) == []
+    assert len(queue) == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "parts"),
+    [
+        (20, [3], [20]), (20, [3, 8], [10, 10]), (5, [3, 8], [3, 2]), (1, [3, 8, 9], [1, 0, 0]),
+        (7, [1, 2, 3], [3, 2, 2]), (0, [1, 2], [0, 0]),
+    ],
+)  # fmt: skip
+def test_a_limit_is_shared_and_kept(limit: int, workers: list[int], parts: list[int]) -> None:
+    assert [share(limit, workers, me) for me in workers] == parts
+    assert sum(parts) == limit
+
+
+def test_a_worker_that_others_take_for_dead_has_no_share() -> None:
+    assert share(20, [1, 2], 3) == 0
+    assert share(20, [], 3) == 0
+
+
+def test_room_is_bounded_in_all_and_for_each_campaign() -> None:
+    room = Room(10, 6)
+    assert room.reserve(1, CAMPAIGN, 8) == 6
+    assert room.reserve(1, CAMPAIGN, 1) == 0
+    assert room.reserve(2, CAMPAIGN, 8) == 4
+    assert (room.free(CAMPAIGN), room.held) == (0, 10)
+    room.give(1, 6)
+    assert room.reserve(1, CAMPAIGN, 8) == 6
+
+
+def test_transactional_mail_finds_room_where_campaigns_filled_it() -> None:
+    room = Room(10, 10)
+    assert room.reserve(1, CAMPAIGN, 99) == 10
+    assert room.free(TRANSACTIONAL) == 10
+    assert room.reserve(2, TRANSACTIONAL, 99) == 10
+    assert room.reserve(2, TRANSACTIONAL, 1) == 0
+
+
+def test_what_came_in_beyond_the_bound_has_to_go_before_there_is_room() -> None:
+    room = Room(4, 4)
+    room.take(1, 6)
+    assert (room.free(CAMPAIGN), room.reserve(2, CAMPAIGN, 1)) == (0, 0)
+    room.give(1, 3)
+    assert room.reserve(2, CAMPAIGN, 9) == 1
+
+
+def test_nothing_given_is_nothing_changed() -> None:
+    room = Room(4, 4)
+    room.give(1, 0)
+    assert room.held == 0
+
+
+def site() -> Site:
+    return Site(Route("mx.example.net", (), NOW + 600))
+
+
+def test_a_site_wants_a_session_for_work_that_no_session_is_free_for() -> None:
+    s = site()
+    assert not s.wants_session(NOW, 5)
+    s.queue.push(lease())
+    assert s.wants_session(NOW, 5)
+    assert not s.wants_session(NOW, 0)
+    s.sessions = 1  # still opening: the lease is for it
+    assert not s.wants_session(NOW, 5)
+    s.in_transaction = 1
+    assert s.wants_session(NOW, 5)
+    assert not s.wants_session(NOW, 1)
+
+
+def test_a_site_that_can_not_be_reached_rests_longer_each_time_and_hands_out_what_waited() -> None:
+    s = site()
+    rests = []
+    for _ in range(12):
+        s.queue.push(lease())
+        assert len(s.unreachable(outcome(), NOW, 0.5)) == 1
+        rests.append(round(s.suspended_until - NOW, 6))
+    assert rests == [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 1_800, 1_800, 1_800]
+    assert s.suspended(NOW + 1_799)
+    assert not s.suspended(NOW + 1_800)
+    assert len(s.queue) == 0
+
+
+def test_a_resting_site_wants_no_session() -> None:
+    s = site()
+    s.unreachable(outcome(), NOW, 0.5)
+    s.queue.push(lease())
+    assert not s.wants_session(NOW, 5)
+
+
+def test_a_site_that_was_reached_starts_from_the_beginning() -> None:
+    s = site()
+    for _ in range(4):
+        s.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+    s.reached()
+    assert not s.suspended(NOW)
+    assert s.last_outcome is None
+    s.unreachable(outcome(), NOW, 0.5)
+    assert s.suspended_until == NOW + 5
+
+
+def test_a_site_is_in_use_while_anything_is_there() -> None:
+    unused, connected, waited_for = site(), site(), site()
+    connected.sessions = 1
+    waited_for.queue.push(lease())
+    assert [each.in_use for each in (unused, connected, waited_for)] == [False, True, True]
