@@ -96,6 +96,9 @@ async def test_an_embedded_database_that_is_killed_comes_back(tmp_path: Path) ->
             except smtplib.SMTPResponseException as refused:
                 replies.append(refused.smtp_code)
                 return False
+            except smtplib.SMTPRecipientsRefused as refused:
+                replies.extend(code for code, _ in refused.recipients.values())
+                return False
             return True
 
         await daemon.eventually(taken, 30, "did not take mail again")
