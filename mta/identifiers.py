@@ -45,9 +45,9 @@ def queue_id(message_id: int) -> str:
 
 
 def message_id_of(text: str) -> int:
-    """The id that queue_id() wrote; raises ValueError."""
-    if len(text) != 13:
-        raise ValueError("a queue id has 13 characters")
+    """The id that queue_id() wrote, in either case; raises ValueError."""
+    if len(text) != 13 or not text.isascii() or text[0] not in "01234567":
+        raise ValueError("a queue id has 13 characters, and 63 bits")
     value = 0
     for character in text.upper():
         value = value << 5 | _ALPHABET.index(character)
