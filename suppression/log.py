@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from config.database import Database, DatabaseUnavailable, load_queries
 from suppression.digest import Digest, effect_of
 from suppression.entry import Action, Entry, NewEntry, chain, entry_of
-from suppression.plan import Lift, plan_lifts, plan_suppressions
+from suppression.plan import Lift, plan_lifts, plan_suppressions, signed_head
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -93,6 +93,10 @@ class SuppressionLog:
     async def read_person(self, person: int) -> list[Entry]:
         """Everything that was ever written about a person, in order."""
         return await self._read(_QUERIES.read_person, person)
+
+    async def read_persons(self, persons: Sequence[int]) -> list[Entry]:
+        """Everything that was ever written about some persons, in order."""
+        return await self._read(_QUERIES.read_persons, persons)
 
     async def head(self) -> tuple[int, bytes]:
         """The newest position and its hash."""
@@ -184,7 +188,7 @@ def _answer_each(callers: list[Caller], written: list[Entry]) -> None:
 
 
 class Appending:
-    """An open transaction that holds the head's lock. `written`: the new entries so far."""
+    """An open transaction that holds the head's lock. `position`, `hash`: the newest entry; `written`: the new ones."""
 
     def __init__(
         self,
@@ -200,14 +204,14 @@ class Appending:
         self.written: list[Entry] = []
         self._digest = digest
         self._cancel = cancel
-        self._position = position
-        self._hash = hash_
+        self.position = position
+        self.hash = hash_
 
     async def suppress(self, asked: Sequence[NewEntry]) -> list[Entry]:
         """Put suppressions in force; one entry for each asked, written or found."""
         keys = [self._digest.key(entry.scope, entry.person, entry.tenant_id, entry.list_id) for entry in asked]
         rows = await self.connection.fetch(_QUERIES.in_force, keys)
-        plan = plan_suppressions(asked, keys, rows, self._position, self.now)
+        plan = plan_suppressions(asked, keys, rows, self.position, self.now)
         found = await self.connection.fetch(_QUERIES.entries_at, plan.found) if plan.found else []
         written = await self._cancelled(plan.new)
         by_position = {entry.position: entry for entry in await self._write(written)}
@@ -221,7 +225,12 @@ class Appending:
         """Lift what of this is in force; one entry for each kind that was."""
         keys = [self._digest.key(lift.scope, lift.person, lift.tenant_id, lift.list_id) for lift in lifts]
         rows = await self.connection.fetch(_QUERIES.in_force_since, keys)
-        return await self._write(plan_lifts(lifts, keys, rows, action, self._position, self.now))
+        return await self._write(plan_lifts(lifts, keys, rows, action, self.position, self.now))
+
+    async def sign(self, reason: str) -> Entry:
+        """Write a signed head; `reason` has the signature over `position` and `hash` as they are."""
+        [entry] = await self._write([signed_head(self.position + 1, self.now, reason)])
+        return entry
 
     async def _cancelled(self, entries: list[Entry]) -> list[Entry]:
         if not entries:
@@ -232,9 +241,9 @@ class Appending:
     async def _write(self, entries: list[Entry]) -> list[Entry]:
         if not entries:
             return []
-        chained = chain(entries, self._hash)
+        chained = chain(entries, self.hash)
         await self.connection.execute(_QUERIES.write, *_columns(chained))
-        self._position, self._hash = chained[-1].position, chained[-1].hash
+        self.position, self.hash = chained[-1].position, chained[-1].hash
         self.written += chained
         return chained
 
@@ -243,7 +252,7 @@ def _columns(entries: Sequence[Entry]) -> list[list[Any]]:
     """The columns of the query `write`, in its order."""
     rows = [
         (
-            entry.position, datetime.fromtimestamp(entry.at, UTC), entry.action, entry.scope, entry.kind or 0,
+            entry.position, datetime.fromtimestamp(entry.at, UTC), entry.action, entry.scope or 0, entry.kind or 0,
             entry.effect, entry.tenant_id, entry.list_id, entry.campaign_id, entry.cancelled, entry.message_id,
             entry.person, entry.key, entry.channel, entry.actor, entry.reason, entry.previous, entry.hash,
             effect_of(entry.scope, entry.kind) if entry.scope and entry.kind else 0,

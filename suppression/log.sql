@@ -60,6 +60,12 @@ SELECT position, at, action, scope, kind, effect, tenant_id, list_id, campaign_i
        channel, actor, reason, previous, hash
 FROM suppression_log WHERE person = $1 ORDER BY position;
 
+-- name: read_persons
+-- All that was ever written about some persons.
+SELECT position, at, action, scope, kind, effect, tenant_id, list_id, campaign_id, cancelled, message_id, person, key,
+       channel, actor, reason, previous, hash
+FROM suppression_log WHERE person = ANY ($1::bigint[]) ORDER BY position;
+
 -- name: head
 -- The newest position of the log and its hash.
 SELECT position, hash FROM suppression_head;

@@ -90,6 +90,13 @@ def plan_lifts(
     return entries
 
 
+def signed_head(position: int, now: float, reason: str) -> Entry:
+    """The entry, without hashes, that carries a signature over the one before it."""
+    return Entry(
+        position, now, Action.SIGNED_HEAD, None, None, Effect.NOTHING, 0, 0, 0, 0, 0, 0, 0, "", "", reason, b"", b""
+    )
+
+
 def _unchained(asked: NewEntry, key: int, effect: Effect, position: int, now: float) -> Entry:
     return Entry(
         position, now, Action.SUPPRESS, asked.scope, asked.kind, effect, asked.tenant_id, asked.list_id,

@@ -112,6 +112,22 @@ def late_attempts(entries: Iterable[Entry], attempts: Iterable[Attempt], digest:
     ]
 
 
+async def late_deliveries(
+    log: SuppressionLog, deliveries: Sequence[tuple[int, Attempt]], digest: Digest
+) -> list[Attempt]:
+    """The deliveries, each given with its person, that the log forbade at their time: to be run over all of them, some
+    time after, as the measure of the promise. Raises DatabaseUnavailable."""
+    history: dict[int, list[Entry]] = {}
+    for entry in await log.read_persons(sorted({person for person, _ in deliveries})):
+        history.setdefault(entry.person, []).append(entry)
+    return [
+        late
+        for person, attempt in deliveries
+        if person in history
+        for late in late_attempts(history[person], [attempt], digest)
+    ]
+
+
 def _forbidden(history: Sequence[Entry], keys: set[int], attempt: Attempt) -> bool:
     effects = {entry.key: entry.effect for entry in history if entry.at < attempt.at and entry.key in keys}
     wanted = Effect.ALL if attempt.message_class is MessageClass.TRANSACTIONAL else Effect.CAMPAIGN

@@ -10,6 +10,7 @@ from typing import Final
 
 from suppression.digest import Digest
 from suppression.entry import GENESIS, Action, Entry
+from suppression.heads import signature_fault
 from suppression.log import SuppressionLog
 
 BATCH_ENTRIES: Final = 5_000
@@ -30,17 +31,19 @@ class Verification:
         return not self.broken_position
 
 
-def check(entries: Iterable[Entry], position: int, digest: bytes, keys: Digest) -> Verification:
+def check(
+    entries: Iterable[Entry], position: int, digest: bytes, keys: Digest, public_key: bytes | None = None
+) -> Verification:
     """Check entries that must follow the entry at `position` with hash `digest`; stops at the first that does not."""
     for entry in entries:
-        reason = _fault(entry, position + 1, digest, keys)
+        reason = _fault(entry, position + 1, digest, keys, public_key)
         if reason:
             return Verification(position, digest, position + 1, reason)
         position, digest = entry.position, entry.hash
     return Verification(position, digest)
 
 
-def _fault(entry: Entry, position: int, previous: bytes, keys: Digest) -> str:
+def _fault(entry: Entry, position: int, previous: bytes, keys: Digest, public_key: bytes | None) -> str:
     if entry.position != position:
         return f"missing: the log goes on at {entry.position}"
     if entry.previous != previous:
@@ -48,23 +51,30 @@ def _fault(entry: Entry, position: int, previous: bytes, keys: Digest) -> str:
     if entry.computed_hash() != entry.hash:
         return "changed: its hash is not that of its content"
     if entry.action is Action.SIGNED_HEAD or entry.scope is None:
-        return ""
+        return signature_fault(entry, public_key)
     if entry.key != keys.key(entry.scope, entry.person, entry.tenant_id, entry.list_id):
         return "its key is not that of its person and scope"
     return ""
 
 
 async def verify_log(
-    log: SuppressionLog, digest: Digest, progress: Callable[[int, int], None] | None = None
+    log: SuppressionLog,
+    digest: Digest,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    public_key: bytes | None = None,
 ) -> Verification:
-    """Check every entry up to the head as it is now; `progress` gets (checked, all)."""
+    """Check every entry up to the head as it is now; `progress` gets (checked, all).
+
+    `public_key`: the one that signed heads must be signed with; without it, with the one that they name.
+    """
     head, head_hash = await log.head()
     so_far = Verification(0, GENESIS)
     while so_far.entries < head:
         batch = await log.read_after(so_far.entries, min(BATCH_ENTRIES, head - so_far.entries))
         if not batch:
             return Verification(so_far.entries, so_far.hash, so_far.entries + 1, f"missing: the head is at {head}")
-        so_far = check(batch, so_far.entries, so_far.hash, digest)
+        so_far = check(batch, so_far.entries, so_far.hash, digest, public_key)
         if progress is not None:
             progress(so_far.entries, head)
         if not so_far.intact:

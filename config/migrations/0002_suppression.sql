@@ -38,6 +38,8 @@ CREATE TABLE suppression_log (
 );
 -- Serves the story of one person, and the preference page.
 CREATE INDEX suppression_log_person ON suppression_log (person);
+-- Serves the question when the head was last signed.
+CREATE INDEX suppression_log_signed ON suppression_log (position) WHERE action = 4;
 
 CREATE FUNCTION suppression_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
