@@ -6,6 +6,7 @@ from typing import Any
 from bounce.classify import shipped
 from bounce.fields import address_in, reply_code, status
 from bounce.outcome import Action, BounceClass
+from bounce.patterns import sayable
 from bounce.reading import Kind, Recipient, RecognisedBy
 
 _KINDS = {"bounce": Kind.BOUNCE, "complaint": Kind.COMPLAINT, "delivery": Kind.RECEIPT, "deliverydelay": Kind.DELAY}
@@ -49,12 +50,12 @@ def _people(details: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _recipient(person: dict[str, Any], kind: Kind, details: dict[str, Any]) -> Recipient:
-    diagnostic = str(person.get("diagnosticCode") or details.get("smtpResponse") or "").removeprefix("smtp; ")
+    diagnostic = sayable(str(person.get("diagnosticCode") or details.get("smtpResponse") or "")).removeprefix("smtp; ")
     code = status(str(person.get("status") or "")) or status(diagnostic)
     cause = shipped().cause(diagnostic, code, reply_code(diagnostic))
     failed = kind is Kind.BOUNCE
     return Recipient(
-        address=address_in(str(person.get("emailAddress") or "")),
+        address=address_in(sayable(str(person.get("emailAddress") or ""))),
         action=_ACTIONS.get(kind),
         status=code,
         reply_code=reply_code(diagnostic),

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bounce.patterns import linear
+from bounce.patterns import linear, sayable
 
 MAX_DEPTH = 6
 """A report has three levels (multipart/report, message/rfc822, its parts); gateways wrap it once or twice."""
@@ -264,7 +264,8 @@ def _charset_decoded(data: bytes, charset: str) -> str:
     try:
         name = codecs.lookup(charset.strip("'\" ").encode("ascii", "ignore").decode() or "utf-8").name
         if name not in _NO_CHARSETS and name not in {"ascii", "utf-8"}:
-            return data.decode(name, "replace")
+            # Some charsets can say halves of characters, which nothing after this can.
+            return sayable(data.decode(name, "replace"))
     except (LookupError, ValueError, TypeError, AssertionError):
         pass
     try:

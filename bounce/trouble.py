@@ -13,7 +13,7 @@ import ssl
 
 from bounce.classify import ABOUT_THE_PERSON, shipped
 from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble, redact
-from bounce.patterns import linear
+from bounce.patterns import linear, sayable
 
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
 
@@ -69,6 +69,7 @@ def from_reply(stage: Stage, code: int, text: str, *, remote_mta: str, recipient
 
     `recipient` is only used to keep it out of the diagnostic; "" where the reply concerns no single one.
     """
+    text = sayable(text)
     if 200 <= code < 300:
         return _outcome(stage, code, text, remote_mta, recipient, BounceClass.NONE, Action.DELIVERED, "2.0.0")
     if not 400 <= code < 600:
@@ -83,7 +84,7 @@ def from_reply(stage: Stage, code: int, text: str, *, remote_mta: str, recipient
 
 def enhanced_status(text: str) -> str:
     """The first enhanced status code in `text` ("5.1.1"), or "". Leading zeros are dropped, 5.0.0 may be returned."""
-    match = _ENHANCED.search(text[:4000])
+    match = _ENHANCED.search(sayable(text[:4000]))
     return "" if match is None else ".".join(str(int(match.group(part))) for part in (1, 2, 3))
 
 

@@ -342,3 +342,16 @@ def test_no_address_in_a_repr() -> None:
     reading = read(bounce([Failed()]))
     assert "anna" not in repr(reading)
     assert "anna" not in repr(reading.recipients)
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "utf-16", "utf-32", "unicode_escape", "punycode", "zlib", "no such", ""])
+def test_half_characters_and_odd_charsets_are_no_error(charset: str) -> None:
+    head = (DAEMON + f"Subject: failure notice\nContent-Type: text/plain; charset={charset}\n\n").encode()
+    for body in (
+        b"<box@example.org>: +2Qk- +AAA- failed",
+        b"\xd8\x00\xdc",
+        b"&#" + b"9" * 5000 + b";",
+        b"\\ud800 \\N{x}",
+    ):
+        read(head + body, lambda text: None)
+        read(head.replace(b"text/plain", b"text/html") + body, lambda text: None)

@@ -158,3 +158,10 @@ def test_a_diagnostic_is_short_and_printable() -> None:
 
 def test_words_that_contain_a_short_local_part_stay() -> None:
     assert redact("550 unknown user ann at annex", "ann@example.org") == "550 unknown user <address> at annex"
+
+
+def test_bytes_that_are_no_text_are_no_error() -> None:
+    outcome = reply(Stage.RCPT, 550, b"5.1.1 no such user \xe9\xff".decode("utf-8", "surrogateescape"))
+    assert outcome.bounce_class is BounceClass.UNKNOWN_USER
+    assert outcome.diagnostic.isprintable()
+    redact("\ud800@\udfff", "a\ud800@example.org")
