@@ -30,7 +30,9 @@ DOT_SECONDS: Final = 600.0
 QUIT_SECONDS: Final = 5.0
 
 _MAX_REPLY_BYTES: Final = 32_768
-_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f<>]")
+_MAX_REPLIES: Final = 64
+# nothing that could end a path or a command (M2); a quoted local part may hold blanks and angle brackets
+_PATH: Final = re.compile(r'(?:"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"|[^\x00-\x20\x7f<>"]+)@[^\x00-\x20\x7f<>"]+')
 
 
 class Reply(NamedTuple):
@@ -102,18 +104,30 @@ class PeerProtocol(SMTPProtocol):
         if self.transport is not None:
             self.transport.abort()  # type: ignore[attr-defined]  # aiosmtplib declares the base class only
 
+    @property
+    def in_step(self) -> bool:
+        """Whether the connection stands, and the peer has said nothing that was not yet taken."""
+        return self.is_connected and self._failure is None and not self._replies and not self._received
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why there will be no more replies."""
+        return self._failure
+
     async def reply(self, timeout_seconds: float) -> Reply:
-        """The next reply; raises TimeoutError or ConnectionError."""
-        while not self._replies:
-            if self._failure is not None:
-                raise self._failure
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(timeout_seconds, self._fail, TimeoutError("no reply in time"))
-            try:
+        """The next reply; raises TimeoutError or ConnectionError. The time is for all of it."""
+        if self._replies:
+            return self._replies.popleft()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout_seconds, self._fail, TimeoutError("no reply in time"))
+        try:
+            while not self._replies:
+                if self._failure is not None:
+                    raise self._failure
+                self._waiter = loop.create_future()
                 await self._waiter
-            finally:
-                timer.cancel()
+        finally:
+            timer.cancel()
         return self._replies.popleft()
 
     def _parse(self) -> None:
@@ -131,7 +145,7 @@ class PeerProtocol(SMTPProtocol):
                 self._replies.append(Reply(int(code), b"\n".join(lines).decode("utf-8", "replace")))
                 lines, consumed = [], start
         del buffer[:consumed]
-        if len(buffer) > _MAX_REPLY_BYTES or len(self._replies) > 64:
+        if len(buffer) > _MAX_REPLY_BYTES or len(self._replies) > _MAX_REPLIES:
             raise ValueError("too much")
 
     def _fail(self, error: Exception) -> None:
@@ -158,8 +172,8 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """Whether another transaction can be tried."""
-        return self._protocol.is_connected and self._protocol._failure is None
+        """Whether another transaction can be tried: not after words that nobody asked for, mostly a farewell."""
+        return self._protocol.in_step
 
     @classmethod
     async def connect(
@@ -193,14 +207,12 @@ class Session:
                 extensions = await _ehlo(protocol, hostname, host)
             elif tls_required:
                 raise SessionLost(_no_tls(host))
-        except (OSError, TimeoutError, SMTPException) as error:
+        except BaseException as error:
             if protocol is not None:
                 protocol.abort()
+            if isinstance(error, SessionLost) or not isinstance(error, Exception):
+                raise
             raise SessionLost(from_exception(stage, error, remote_mta=host)) from None
-        except BaseException:
-            if protocol is not None:
-                protocol.abort()
-            raise
         protocol.begin_transactions()
         return cls(protocol, host, extensions)
 
@@ -219,12 +231,13 @@ class Session:
         wire is dot-stuffed and ends in CRLF. check is called after 354, in the same step in which content and final
         dot are written; what it returns is raised, after the connection was cut. Raises SessionLost, Withheld.
         """
-        unfit = self._unfit(recipient, len(wire), smtputf8)
+        unfit = self._unfit(sender, recipient, len(wire), smtputf8)
         if unfit is not None:
             return unfit
         self.transactions += 1
         stage = Stage.RSET if self._open_transaction else Stage.MAIL
         try:
+            self._must_be_in_step()
             commands = self._commands(sender, recipient, len(wire), eight_bit, smtputf8)
             stages = [Stage.MAIL, Stage.RCPT, Stage.DATA]
             if self._open_transaction:
@@ -240,7 +253,7 @@ class Session:
                 reply = await self._protocol.reply(DATA_SECONDS if stage is Stage.DATA else MAIL_SECONDS)
                 if refusal is None and reply.code // 100 != (3 if stage is Stage.DATA else 2):
                     refusal = self._outcome(stage, reply, recipient)
-                    if reply.code == 421:
+                    if reply.code == 421 or not 400 <= reply.code < 600:
                         raise self._lost(refusal, stage)
                     if not self._pipelining:
                         return refusal
@@ -248,6 +261,7 @@ class Session:
                 if reply.code == 354:  # a peer that wants content for nobody: there is no way back but this
                     raise self._lost(refusal)
                 return refusal
+            self._must_be_in_step()
             stage = Stage.DOT
             withheld = check()
             if withheld is not None:
@@ -256,7 +270,9 @@ class Session:
             self._protocol.write(wire + b".\r\n")
             reply = await self._protocol.reply(DOT_SECONDS)
             self._open_transaction = False
-        except (OSError, TimeoutError, SMTPException) as error:
+        except (SessionLost, Withheld):
+            raise
+        except Exception as error:
             raise self._lost(from_exception(stage, error, remote_mta=self.host), stage) from None
         outcome = self._outcome(stage, reply, recipient)
         if reply.code == 421:
@@ -265,22 +281,20 @@ class Session:
 
     async def quit(self) -> None:
         """Say goodbye, and wait for the answer only shortly."""
-        if self.usable:
-            try:
+        try:
+            if self.usable:
                 self._protocol.write(b"QUIT\r\n")
                 await self._protocol.reply(QUIT_SECONDS)
-            except (OSError, TimeoutError, SMTPException):
-                pass
-        self._protocol.abort()
+        except (OSError, TimeoutError, SMTPException):
+            pass
+        finally:
+            self._protocol.abort()
 
     def abort(self) -> None:
         """Cut the connection at once."""
         self._protocol.abort()
 
     def _commands(self, sender: str, recipient: str, size: int, eight_bit: bool, smtputf8: bool) -> list[bytes]:
-        for path in (sender, recipient):
-            if _FORBIDDEN.search(path) and not _quoted(path):
-                raise ConnectionError("address can't be written in a command")  # never reached: checked at submission
         parameters = f" SIZE={size}" if self._max_bytes is not None else ""
         if eight_bit and self._eight_bit:
             parameters += " BODY=8BITMIME"
@@ -288,8 +302,16 @@ class Session:
             parameters += " SMTPUTF8"
         return [f"MAIL FROM:<{sender}>{parameters}\r\n".encode(), f"RCPT TO:<{recipient}>\r\n".encode(), b"DATA\r\n"]
 
-    def _unfit(self, recipient: str, size: int, smtputf8: bool) -> Outcome | None:
-        """What this peer can't take at all, by its own EHLO."""
+    def _must_be_in_step(self) -> None:
+        """A reply that nobody asked for would be taken for the next command's."""
+        if not self._protocol.in_step:
+            raise self._protocol.failure or ConnectionError("unexpected reply")
+
+    def _unfit(self, sender: str, recipient: str, size: int, smtputf8: bool) -> Outcome | None:
+        """What this peer can't take at all, by its own EHLO; and what no peer must be told (never by submission)."""
+        if not (_is_path(sender) or not sender) or not _is_path(recipient):
+            error = ValueError("address can't be written in a command")
+            return from_exception(Stage.MAIL, error, remote_mta=self.host)
         if smtputf8 and not self._smtputf8:
             text = "5.6.7 the peer does not offer SMTPUTF8, which this message needs"
             return from_reply(Stage.MAIL, 553, text, remote_mta=self.host, recipient=recipient)
@@ -301,7 +323,7 @@ class Session:
     def _outcome(self, stage: Stage, reply: Reply, recipient: str) -> Outcome:
         if stage is Stage.DOT and reply.code // 100 == 2:
             text = reply.text
-            if "@" in text or recipient.rpartition("@")[0].lower() in text.lower():
+            if not text.isprintable() or "@" in text or recipient.rpartition("@")[0].lower() in text.lower():
                 text = redact(text, recipient)
             return Outcome(
                 Action.DELIVERED, "2.0.0", reply.code, text[:200], self.host, BounceClass.NONE, Trouble.RECIPIENT, stage
@@ -329,6 +351,8 @@ async def _ehlo(protocol: PeerProtocol, hostname: str, host: str) -> dict[str, s
 
 
 def _refused(stage: Stage, response: SMTPResponse, host: str) -> SessionLost:
+    if not 400 <= response.code < 600:  # the wrong answer to a greeting is no success of anything
+        return SessionLost(from_exception(stage, ConnectionError("unexpected reply"), remote_mta=host))
     return SessionLost(from_reply(stage, response.code, response.message, remote_mta=host, recipient=""))
 
 
@@ -345,6 +369,6 @@ def _size_limit(extensions: dict[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def _quoted(path: str) -> bool:
-    local = path.rpartition("@")[0]
-    return local.startswith('"') and local.endswith('"') and "\r" not in path and "\n" not in path and "\0" not in path
+def _is_path(path: str) -> bool:
+    """Whether an address can be written between angle brackets and stay what it is."""
+    return _PATH.fullmatch(path) is not None and not any("\ud800" <= character <= "\udfff" for character in path)

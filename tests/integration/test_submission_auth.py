@@ -26,6 +26,8 @@ WRONG = b64(f"\0{USER}\0guess")
 
 
 class Monotonic:
+    """Seconds that pass when a test says so."""
+
     seconds = 0.0
 
     def __call__(self) -> float:
