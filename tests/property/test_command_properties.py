@@ -8,9 +8,9 @@ from suppression.digest import normalise
 
 ANY = st.text(st.characters(), max_size=60)  # surrogates, controls and all
 WORDS = st.sampled_from(
-    ["a", "b@example.net", "@", "<", ">", " ", '"', "\\", "\r", "\n", "\0", "ü", ":", "[", "]", "IPv6:", "::1", ".", "=",
-     "SIZE", "1", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=", "NOTIFY=", "NEVER", "ORCPT=rfc822;", "+41", ";",
-     "\x85", "\u2028"]
+    ["a", "b@example.net", "@", "<", ">", " ", '"', "\\", "\r", "\n", "\0", "ü", ":", "[", "]", "IPv6:", "::1", ".",
+     "=", "SIZE", "1", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=", "NOTIFY=", "NEVER", "ORCPT=rfc822;", "+41",
+     ";", "\x85", "\u2028"]
 )  # fmt: skip
 PIECES = st.lists(WORDS, max_size=14).map("".join)
 ADDRESSES = st.builds("{}@{}".format, PIECES | ANY, PIECES | ANY)
