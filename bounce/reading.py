@@ -70,3 +70,7 @@ class Reading:
     token_found_in: str = ""
     reporting_mta: str = ""
     reports: tuple[FeedbackReport, ...] = field(default=(), repr=False)
+
+
+Judgement = tuple[Kind, str, list[Recipient]]
+"""Kind, feedback type and recipients: what the reader's parts give."""
