@@ -46,7 +46,7 @@ def _run_daemon(settings: Settings) -> None:
 
     configure(settings.log.level, settings.log.format)
     # prometheus_client decides at its import whether it shares values between processes
-    from mta.metrics_directory import share_metrics
+    from mta.metrics_directory import forget_metrics, share_metrics
 
     try:
         share_metrics(settings.data_dir)
@@ -64,6 +64,8 @@ def _run_daemon(settings: Settings) -> None:
     except StartError as error:
         ERR.print(f"heed can't start: {error}", markup=False)
         raise typer.Exit(1) from None
+    finally:
+        forget_metrics()
 
 
 @app.command("check-config")

@@ -135,6 +135,7 @@ def dkim_new(
 @dkim.command("show")
 def dkim_show(
     domain: Annotated[str, typer.Argument(help="Only keys of this domain.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Only keys of this tenant.")] = "",
     config: Config = None,
     overrides: Set = None,
     as_json: Json = False,
@@ -143,7 +144,8 @@ def dkim_show(
     from mta.signing import dns_record
 
     async def find(parts: Any) -> list[tuple[str, tuple[str, ...]]]:
-        records = await parts.dkim_keys.listed()
+        owner = await parts.accounts.tenant(tenant) if tenant else None
+        records = await parts.dkim_keys.listed(owner.id if owner else None)
         chosen = [r for r in records if r.retired_at is None and domain.lower() in ("", r.domain)]
         return [dns_record(record) for record in chosen]
 

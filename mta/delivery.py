@@ -99,7 +99,7 @@ class Delivery:
         self._lookups = asyncio.Semaphore(_LOOKUPS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._labels = registry.SiteLabels()
-        self._lane = queue.worker_id % LANES
+        self._round = queue.worker_id
         self._draining = False
         self._room_is_free = asyncio.Event()
         self._room_was_short = False
@@ -152,23 +152,25 @@ class Delivery:
                     pass
 
     async def _claim_round(self) -> bool:
-        """Ask every lane once for each class; whether any may hold more that is due."""
+        """Claim from every lane in which something is due, transactional first; whether there may be more."""
         more = False
-        for message_class in (MessageClass.TRANSACTIONAL, MessageClass.CAMPAIGN):
-            for _ in range(LANES):
-                if self._draining:
-                    return False
-                limit = min(self._limits.claim_batch, self._room.free(message_class))
-                if limit <= 0:
-                    self._room_was_short = True
-                    break
-                self._lane = (self._lane + 1) % LANES
-                started = time.perf_counter()
-                rows = await self._queue.claim(self._lane, message_class, limit, self._now())
-                registry.claim_seconds.observe(time.perf_counter() - started)
-                for row in rows:
-                    await self._take(row)
-                more = more or len(rows) == limit
+        due = await self._queue.due_lanes(self._now())
+        self._round += 1
+        # another lane first each time, so that none is favoured when room is short
+        due.sort(key=lambda found: (-found[1], (found[0] + self._round) % LANES))
+        for lane, message_class in due:
+            limit = min(self._limits.claim_batch, self._room.free(message_class))
+            if limit <= 0:
+                self._room_was_short = True
+                continue
+            if self._draining:
+                return False
+            started = time.perf_counter()
+            rows = await self._queue.claim(lane, message_class, limit, self._now())
+            registry.claim_seconds.observe(time.perf_counter() - started)
+            for row in rows:
+                await self._take(row)
+            more = more or len(rows) == limit
         return more
 
     async def _take(self, row: ClaimedRow) -> None:

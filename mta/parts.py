@@ -42,13 +42,12 @@ class Paths:
         self.index = self.data_dir / "suppression" / "index"
         self.receipts = self.data_dir / "suppression" / "receipts"
         self.sink = self.data_dir / "sink"
-        self.metrics = self.data_dir / "metrics"
         self.lock = self.data_dir / "heed.lock"
 
     def make(self) -> None:
         """Make the directories, for this user only."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.keys.parent, self.tls, self.journals, self.index.parent, self.metrics):
+        for directory in (self.keys.parent, self.tls, self.journals, self.index.parent):
             directory.mkdir(mode=0o700, exist_ok=True)
 
 

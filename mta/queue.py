@@ -210,6 +210,11 @@ class Queue:
         )
         await self._execute(_QUERIES.insert, arguments, connection)
 
+    async def due_lanes(self, now: float) -> list[tuple[int, MessageClass]]:
+        """The lanes in which recipients of a class are due."""
+        rows = await self._fetch(_QUERIES.due_lanes, (now,), None)
+        return [(row[0], MessageClass(row[1])) for row in rows]
+
     async def claim(self, lane: int, message_class: MessageClass, limit: int, now: float) -> list[ClaimedRow]:
         """Lease up to limit due recipients of a lane."""
         async with self._db.connection() as connection:

@@ -33,6 +33,15 @@ FROM unnest(
     $18::bytea[]
 ) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address);
 
+-- name: due_lanes
+-- Where there is anything to claim: 32 looks at the first row of an index, in one question.
+SELECT lane, class
+FROM generate_series(0, 15) lane, generate_series(0, 1) class
+WHERE EXISTS (
+    SELECT FROM recipient r
+    WHERE r.lane = lane.lane AND r.class = class.class AND r.state = 0 AND r.due_at <= to_timestamp($1)
+);
+
 -- name: claim
 -- Lease the oldest due recipients of a lane and class to a worker, with what their messages say.
 WITH due AS (

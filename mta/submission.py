@@ -557,8 +557,10 @@ class SubmissionProtocol(asyncio.Protocol):
             return
         try:
             submission = await self._attributed(who, transaction, content, message)
+            left = len(transaction.recipients) - len(submission.recipients)
+            if left:
+                registry.suppressed.labels("data").inc(left)
             if not submission.recipients:
-                registry.suppressed.labels("rcpt").inc(len(transaction.recipients))
                 self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
                 return
             message_id = await door.intake.submit(submission)

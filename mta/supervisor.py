@@ -30,6 +30,7 @@ from mta.accounts import WrongInstallation
 from mta.certificate import ensure_certificate
 from mta.identifiers import LANES
 from mta.journal import DeadJournal, dead_journals
+from mta.metrics_directory import VARIABLE, forget_earlier_metrics
 from mta.parts import Parts, Paths
 from mta.queue import Queue
 from mta.worker import trusted_networks
@@ -115,6 +116,7 @@ class Supervisor:
             ) from None
         except OSError as error:
             raise StartError(f"{paths.data_dir}: {error.strerror}; data_dir must be a directory of this user") from None
+        forget_earlier_metrics(paths.data_dir)
         self._check_ports()
         try:
             self._keyring = Keyring.load_or_create(paths.keys)
@@ -182,7 +184,7 @@ class Supervisor:
 
     async def _serve_metrics(self) -> None:
         host, port = endpoint(self._settings.metrics.listen)
-        app = application(os.environ["PROMETHEUS_MULTIPROC_DIR"], self._readiness)
+        app = application(os.environ[VARIABLE], self._readiness)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_port=True).start()
@@ -281,16 +283,19 @@ class Supervisor:
                 lane = (lane + 1) % LANES
                 await self._parts.queue.sweep_leftovers(lane, self._parts.now())
             except (DatabaseUnavailable, PostgresError) as error:
-                _LOG.warning("the database is not available", error=type(error).__name__)
+                _LOG.warning("the database is not available", reason=str(error))
 
     async def _count_for_ever(self) -> None:
         while True:
             try:
                 counts = await self._parts.queue.counts()
+                head, _ = await self._parts.log.head()
             except DatabaseUnavailable:
                 registry.database_up.set(0)
             else:
                 registry.database_up.set(1)
+                # the gauge shows the least of all processes: where the log itself is, the workers can't be behind
+                registry.index_position.set(head)
                 for state in ("queued", "leased", "held"):
                     registry.queued.labels(state).set(counts[state][0] if state in counts else 0)
                 due = counts["queued"][1] if "queued" in counts else None
