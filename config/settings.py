@@ -236,6 +236,25 @@ class Signing(Section):
     )
 
 
+class Events(Section):
+    retention_days: int = Field(
+        30, ge=1, le=3_650, description="events are dropped after this; a webhook that is down for longer loses some"
+    )
+    file_dir: Path | None = Field(
+        None, description="directory for all events as JSON lines, without addresses; unset: none are written"
+    )
+    file_max_bytes: int = Field(
+        104_857_600, ge=1_048_576, description="the file is compressed and a new one begun at this size"
+    )
+    file_count: int = Field(30, ge=1, le=100_000, description="compressed files that are kept")
+
+
+class Reports(Section):
+    min_cell: int = Field(
+        10, ge=2, le=10_000, description="a report shows no smaller number, and blurs every number by about as much"
+    )
+
+
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least severe that is shown")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
@@ -264,6 +283,8 @@ class Settings(BaseSettings):
     suppression: Suppression = Suppression()
     bounces: Bounces = Bounces()
     signing: Signing = Signing()
+    events: Events = Events()
+    reports: Reports = Reports()
     log: Log = Log()
 
     @classmethod

@@ -33,6 +33,8 @@ notices = Counter("heed_dsn_total", "Delivery status notifications written", ["a
 lost_leases = Counter("heed_lost_leases_total", "Outcomes that came after the lease had gone to another worker")
 reclaimed = Counter("heed_reclaimed_total", "Recipients taken back from workers that died")
 restarts = Counter("heed_worker_restarts_total", "Workers that ended and were started again")
+webhook_events = Counter("heed_webhook_events_total", "Events taken by webhooks with 2xx")
+webhook_failures = Counter("heed_webhook_failures_total", "Deliveries to webhooks that failed and are tried again")
 
 watermark_age = Gauge(
     "heed_watermark_age_seconds",

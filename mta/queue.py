@@ -424,7 +424,7 @@ async def cancel_suppressed(
 
 
 def _lone_recipients(messages: Sequence[NewMessage]) -> tuple[list[int | None], list[int | None], list[bytes | None]]:
-    """Person, ordinal and sealed address where a message has one recipient: its reception is an event about that one."""
+    """Person, ordinal and sealed address where a message has one recipient, about whom its reception then is."""
     lone = [m.recipients[0] if len(m.recipients) == 1 else None for m in messages]
     return (
         [r.person if r else None for r in lone],

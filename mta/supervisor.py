@@ -8,6 +8,7 @@ Raises StartError with a message for the operator when the node can't start.
 import asyncio
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -28,6 +29,8 @@ from metrics import registry
 from metrics.server import application
 from mta.accounts import WrongInstallation
 from mta.certificate import ensure_certificate
+from mta.event_file import EventFile
+from mta.event_tasks import EventTasks
 from mta.identifiers import LANES
 from mta.journal import DeadJournal, dead_journals
 from mta.metrics_directory import VARIABLE, forget_earlier_metrics
@@ -80,6 +83,7 @@ class Supervisor:
         self._url = ""
         self._lock = -1
         self._parts: Parts
+        self._events: EventTasks
         self._runner: web.AppRunner | None = None
         self._held: list[socket.socket] = []
 
@@ -91,12 +95,14 @@ class Supervisor:
         self._prepare()
         try:
             await self._start_database()
+            await self._prepare_events()
             await self._recover()
             await self._serve_metrics()
             await self._start_children()
             self._spawn(self._announce(announce))
             self._spawn(self._tend_for_ever())
             self._spawn(self._count_for_ever())
+            self._spawn(self._events.run())
             await self._stop.wait()
         finally:
             await self._shut_down()
@@ -157,6 +163,33 @@ class Supervisor:
             await self._parts.accounts.check_installation()
             await trusted_networks(self._parts)
         except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
+            raise StartError(f"database: {error}") from None
+
+    async def _prepare_events(self) -> None:
+        settings = self._settings
+        name = socket.gethostname()
+        file = None
+        if settings.events.file_dir is not None:
+            options = settings.events
+            file = EventFile(
+                settings.events.file_dir, f"file {name}", max_bytes=options.file_max_bytes, max_files=options.file_count
+            )
+        try:
+            database = await Database.open(
+                self._url,
+                size=3,
+                application_name="heed events",
+                command_timeout_seconds=settings.database.command_timeout_seconds,
+            )
+            self._events = EventTasks(
+                database,
+                self._keyring,
+                holder=f"{name} {secrets.token_hex(4)}",
+                retention_days=settings.events.retention_days,
+                file=file,
+            )
+            await self._events.prepare()
+        except DatabaseUnavailable as error:
             raise StartError(f"database: {error}") from None
 
     async def _recover(self) -> None:
@@ -342,6 +375,8 @@ class Supervisor:
             with suppress(DatabaseUnavailable):
                 await self._recover()
             await self._parts.database.close()
+        if hasattr(self, "_events"):
+            await self._events.close()
         if self._postgres is not None:
             await self._postgres.stop()
         for held in self._held:

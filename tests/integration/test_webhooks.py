@@ -1,0 +1,335 @@
+"""Webhooks on a real database with a receiver that misbehaves: everything arrives, in order, and signed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
+from mta.courier import Courier, send_test
+from mta.event_records import Records
+from mta.events import Cursor, Events
+from mta.intake import Recipient, Submission
+from mta.queue import Completion, FinalState
+from mta.vault import Address, Envelope
+from mta.webhooks import WebhookError, Webhooks, signed_headers
+from suppression.digest import Kind, MessageClass, Scope
+from suppression.entry import Channel, NewEntry
+from tests.support.node import Node, eventually, node, until
+from tests.support.receiver import Receiver, verify
+
+LATER = Outcome(
+    Action.DELAYED, "4.2.1", 450, "busy", "mx.example.net", BounceClass.MAILBOX_FULL, Trouble.RECIPIENT, Stage.RCPT
+)
+DONE = Outcome(Action.DELIVERED, "2.0.0", 250, "ok", "mx.example.net", BounceClass.NONE, Trouble.RECIPIENT, Stage.DOT)
+
+
+@pytest.fixture
+async def here(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
+    async with node(database_url, tmp_path) as made:
+        await made.parts.accounts.add_tenant("acme")
+        yield made
+
+
+class Hooks:
+    """The parts that send, as one process has them."""
+
+    def __init__(self, here: Node, holder: str = "one") -> None:
+        self.node = here
+        self.events = Events(here.database, "here")
+        self.store = Webhooks(here.database, here.parts.keyring, holder)
+        self.records = Records(self.events, here.parts.accounts)
+
+    async def add(self, url: str, **options: object) -> tuple[int, str]:
+        tenant = await self.node.parts.accounts.tenant("acme")
+        given: dict[str, object] = {"types": [], "addresses": True, **options}
+        return await self.store.add(tenant.id, url, await self.events.now(), **given)  # type: ignore[arg-type]
+
+    async def failing(self) -> bool:
+        return bool((await self.store.listed())[0]["failures"])
+
+    async def sent(self) -> bool:
+        (shown,) = await self.store.listed()
+        return bool(shown["sent"]) and (shown["failures"], shown["last_error"]) == (0, "")
+
+    @asynccontextmanager
+    async def running(self, **options: object) -> AsyncIterator[Courier]:
+        given: dict[str, object] = {"poll_seconds": 0.02, "waits_seconds": [0.05], "timeout_seconds": 0.5, **options}
+        courier = Courier(self.store, self.events, self.records, **given)  # type: ignore[arg-type]
+        task = asyncio.create_task(courier.run())
+        try:
+            yield courier
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def send(here: Node, *readers: str, tenant: str = "acme") -> int:
+    """Accept a message for these; returns its id."""
+    parts = here.parts
+    owner = await parts.accounts.tenant(tenant)
+    recipients = [Recipient(Address(address), parts.digest.person(address)) for address in readers]
+    intake = here.intake(reserve=lambda _campaign, _class, count: count)
+    campaign = await parts.accounts.campaign(owner.id, "spring")
+    list_id = await parts.accounts.list_id(owner.id, "news")
+    content = b"From: news@example.com\r\n\r\nHello.\r\n"
+    submission = Submission(campaign, list_id, MessageClass.CAMPAIGN, Envelope("news@example.com"), recipients, content)
+    message_id = await intake.submit(submission)
+    await intake.drain()
+    return message_id
+
+
+async def completion(here: Node, message_id: int, outcome: Outcome, ordinal: int = 0) -> Completion:
+    stored = await here.parts.queue.content(message_id)
+    assert stored is not None
+    state = FinalState.DELIVERED if outcome is DONE else None
+    return Completion(
+        message_id, ordinal, state, 1, time.time(), outcome, "mx.example.net", time.time(), tenant_id=stored.tenant_id,
+        list_id=stored.list_id, campaign_id=stored.campaign_id, received_at=stored.received_at, tried=True,
+        attempt_seconds=0.25,
+    )  # fmt: skip
+
+
+async def deliver(here: Node, message_id: int) -> None:
+    assert await here.parts.queue.finish([await completion(here, message_id, DONE)])
+
+
+async def test_a_recipients_story_arrives_in_order_and_signed(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver() as receiver:
+        webhook_id, secret = await hooks.add(receiver.url)
+        message_id = await send(here, "anna@example.net")
+        assert await here.parts.queue.defer([await completion(here, message_id, LATER)])
+        await here.execute("UPDATE recipient SET state = 1, worker_id = $1", here.parts.queue.worker_id)
+        await deliver(here, message_id)
+        tenant = await here.parts.accounts.tenant("acme")
+        person = here.person("anna@example.net")
+        leave = NewEntry(
+            person, Scope.TENANT, Kind.UNSUBSCRIBE, tenant.id, 0, Channel.ONE_CLICK, "token", message_id=message_id
+        )
+        await here.parts.log.append([leave])
+        async with hooks.running():
+            events = await receiver.until(4)
+            await eventually(hooks.sent)
+        assert [event["type"] for event in events] == ["Reception", "TransientFailure", "Delivery", "Unsubscribe"]
+        assert {event["recipient"] for event in events} == {"anna@example.net"}
+        reception, failure, delivery, unsubscribe = events
+        assert (reception["campaign"], reception["list"], reception["recipients"]) == ("spring", "news", 1)
+        assert (failure["bounce_class"], failure["status"]) == ("mailbox-full", "4.2.1")
+        assert delivery["attempt_seconds"] == 0.25
+        assert unsubscribe["channel"] == "one-click"
+        headers, body = receiver.requests[0]
+        assert verify(secret, headers, body, time.time())["webhook"] == webhook_id
+        with pytest.raises(ValueError, match="not signed"):
+            verify(secret, headers, body.replace(b"anna", b"bob"), time.time())
+        with pytest.raises(ValueError, match="too old"):
+            verify(secret, headers, body, time.time() + 600)
+        (shown,) = await hooks.store.listed()
+        assert (shown["failures"], shown["sent"], shown["leased_by"]) == (0, 4, None)
+
+
+@pytest.mark.parametrize("trouble", ["500", "hang", "slow", "lie", "down"])
+async def test_nothing_is_lost_whatever_the_receiver_does(here: Node, trouble: str) -> None:
+    hooks = Hooks(here)
+    async with Receiver(trouble) as receiver:
+        await hooks.add(receiver.url)
+        first = await send(here, "anna@example.net")
+        if trouble == "down":
+            await receiver.down()
+        async with hooks.running(timeout_seconds=0.1):
+            if trouble == "down":
+                await eventually(hooks.failing)
+                await receiver.up()
+            else:
+                await receiver.asked(2)
+            (shown,) = await hooks.store.listed()
+            assert shown["failing_since"] is not None
+            await deliver(here, first)
+            await receiver.set("ok")
+            events = await receiver.until(2)
+            await eventually(hooks.sent)
+        assert [event["type"] for event in events] == ["Reception", "Delivery"]
+
+
+async def test_a_batch_that_is_too_large_is_split(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver("refuse", max_bytes=2_000) as receiver:
+        await hooks.add(receiver.url)
+        for number in range(12):
+            await send(here, f"reader-{number}@example.net")
+        async with hooks.running():
+            events = await receiver.until(12)
+        assert [event["recipient"] for event in events] == [f"reader-{number}@example.net" for number in range(12)]
+
+
+async def test_one_slow_receiver_does_not_hold_up_another(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver("hang") as slow, Receiver() as quick:
+        await hooks.add(slow.url)
+        await hooks.add(quick.url)
+        async with hooks.running(timeout_seconds=30):
+            await send(here, "anna@example.net")
+            await slow.asked(1)
+            await send(here, "bob@example.net")
+            assert len(await quick.until(2)) == 2
+        assert slow.taken == []
+
+
+async def test_one_process_at_a_time_sends(here: Node) -> None:
+    one, two = Hooks(here, "one"), Hooks(here, "two")
+    async with Receiver() as receiver:
+        webhook_id, _ = await one.add(receiver.url)
+        (leased,) = await one.store.lease(30)
+        assert await two.store.lease(30) == []
+        assert await one.store.advance(leased, Cursor(leased.cursor.position, 1, 0), sent=1, seconds=30)
+        # what was leased long ago is another's by now
+        await here.execute("UPDATE webhook SET leased_until = now() - interval '1 second'")
+        (taken,) = await two.store.lease(30)
+        assert taken.id == webhook_id
+        assert not await one.store.advance(taken, Cursor(9, 9, 9), sent=1, seconds=30)
+        # sent back, whoever sends: the cursor that it knew does not hold any more
+        await two.store.rewind(webhook_id, Cursor(0, 0, 0))
+        assert not await two.store.advance(taken, Cursor(9, 9, 9), sent=1, seconds=30)
+
+
+async def test_replay_sends_it_all_again(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver() as receiver:
+        webhook_id, _ = await hooks.add(receiver.url)
+        await send(here, "anna@example.net")
+        await send(here, "bob@example.net")
+        async with hooks.running():
+            await receiver.until(2)
+            before = len(receiver.taken)
+            await hooks.store.rewind(webhook_id, Cursor(0, 0, 0))
+            await until(lambda: len(receiver.taken) >= before + 2)
+        assert [event["recipient"] for event in receiver.taken[before:]] == ["anna@example.net", "bob@example.net"]
+
+
+async def test_a_tenant_gets_its_own_and_what_it_asked_for(here: Node) -> None:
+    hooks = Hooks(here)
+    await here.parts.accounts.add_tenant("other")
+    async with Receiver() as receiver:
+        await hooks.add(receiver.url, types=["Delivery"], addresses=False)
+        await send(here, "carol@example.org", tenant="other")
+        await deliver(here, await send(here, "anna@example.net"))
+        async with hooks.running():
+            (event,) = await receiver.until(1)
+        assert (event["type"], event["tenant"]) == ("Delivery", "acme")
+        assert "recipient" not in event
+        assert b"example" not in receiver.requests[0][1].replace(b"mx.example.net", b"")
+
+
+async def test_without_the_campaigns_key_the_digest_is_left(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver() as receiver:
+        await hooks.add(receiver.url)
+        await send(here, "anna@example.net")
+        await here.execute("UPDATE campaign SET content_key = $1", b"")
+        fresh = Hooks(here)
+        fresh.records = Records(fresh.events, type(here.parts.accounts)(here.database, here.parts.keyring))
+        async with fresh.running():
+            (event,) = await receiver.until(1)
+        assert "recipient" not in event
+        assert event["recipient_id"] == f"{here.person('anna@example.net') & (1 << 64) - 1:016x}"
+
+
+async def test_what_commits_late_is_not_skipped(here: Node) -> None:
+    """A sequence would have given the open transaction a lower number than what a reader has seen already."""
+    hooks = Hooks(here)
+    tenant = await here.parts.accounts.tenant("acme")
+    async with here.database.transaction() as late:
+        await late.execute("INSERT INTO list (tenant_id, name) VALUES ($1, 'late')", tenant.id)
+        begin = Cursor()
+        message_id = await send(here, "anna@example.net")
+        seen, cursor = await hooks.events.of_tenant(tenant.id, begin, 100)
+        assert seen == []  # the open transaction may still write an event before it
+        await late.execute(
+            "INSERT INTO event (type, at, received_at, message_id, tenant_id, list_id, campaign_id, message_class)"
+            " VALUES (9, now(), now(), $1, $2, 0, 0, 0)",
+            message_id,
+            tenant.id,
+        )
+    seen, cursor = await hooks.events.of_tenant(tenant.id, cursor, 100)
+    assert [event.type for event in seen] == ["Rejection", "Reception"]
+    assert (await hooks.events.of_tenant(tenant.id, cursor, 100))[0] == []
+
+
+async def test_the_log_waits_for_the_events_before_it(here: Node) -> None:
+    hooks = Hooks(here)
+    tenant = await here.parts.accounts.tenant("acme")
+    async with here.database.transaction() as late:
+        await late.execute("INSERT INTO list (tenant_id, name) VALUES ($1, 'late')", tenant.id)
+        await send(here, "anna@example.net")
+        person = here.person("anna@example.net")
+        await here.parts.log.append(
+            [NewEntry(person, Scope.TENANT, Kind.COMPLAINT, tenant.id, 0, Channel.COMPLAINT, "report")]
+        )
+        assert (await hooks.events.of_tenant(tenant.id, Cursor(), 100))[0] == []
+    seen, _ = await hooks.events.of_tenant(tenant.id, Cursor(), 100)
+    assert [event.type for event in seen] == ["Reception", "Feedback"]
+
+
+async def test_pages_are_gapless(here: Node) -> None:
+    hooks = Hooks(here)
+    tenant = await here.parts.accounts.tenant("acme")
+    for number in range(7):
+        await send(here, f"reader-{number}@example.net")
+    cursor, seen = Cursor(), []
+    while True:
+        page, cursor = await hooks.events.of_tenant(tenant.id, cursor, 2)
+        if not page:
+            break
+        seen += page
+    assert len({event.uid for event in seen}) == len(seen) == 7
+
+
+async def test_a_restored_dump_goes_on_above_its_positions(here: Node) -> None:
+    hooks = Hooks(here)
+    tenant = await here.parts.accounts.tenant("acme")
+    assert not await hooks.events.check_era()
+    await send(here, "anna@example.net")
+    await here.execute("UPDATE event SET position = position + 1000000")
+    await here.execute("UPDATE event_era SET system_id = 1")
+    assert await hooks.events.check_era()
+    await send(here, "bob@example.net")
+    seen, _ = await hooks.events.of_tenant(tenant.id, Cursor(), 10)
+    assert [event.person for event in seen] == [here.person("anna@example.net"), here.person("bob@example.net")]
+
+
+async def test_a_test_request(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver() as receiver:
+        webhook_id, secret = await hooks.add(receiver.url)
+        courier = Courier(hooks.store, hooks.events, hooks.records)
+        assert await send_test(courier, await hooks.store.one(webhook_id)) == 204
+        headers, body = receiver.requests[0]
+        assert verify(secret, headers, body, time.time()) == {"webhook": webhook_id, "test": True, "events": []}
+
+
+@pytest.mark.parametrize(
+    ("url", "types"),
+    [
+        ("http://app.example.com/", []),
+        ("ftp://app.example.com/", []),
+        ("https://user:secret@app.example.com/", []),
+        ("https://app.example.com/", ["Opened"]),
+    ],
+)
+async def test_what_no_webhook_may_be(here: Node, url: str, types: list[str]) -> None:
+    with pytest.raises(WebhookError):
+        await Hooks(here).add(url, types=types)
+    with pytest.raises(WebhookError):
+        await Hooks(here).store.remove(1)
+
+
+def test_the_signature_is_that_of_the_specification() -> None:
+    """The example of the Standard Webhooks specification."""
+    import base64
+
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    headers = signed_headers(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
