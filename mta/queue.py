@@ -337,10 +337,14 @@ class Queue:
         await self._execute(_QUERIES.sweep_lane, (lane, now - _SWEEP_AGE_SECONDS), None)
 
     async def abandon(self, message_ids: Sequence[int]) -> None:
-        """Take back messages whose commit failed or was in doubt."""
-        if message_ids:
-            since = min(received_at(m) for m in message_ids) - _CLOCK_SECONDS
-            await self._execute(_QUERIES.abandon, ([lane_of(m) for m in message_ids], list(message_ids), since), None)
+        """Take back messages whose commit is in doubt, even where it is still under way or has yet to begin."""
+        if not message_ids:
+            return
+        made_at = [received_at(m) for m in message_ids]
+        lanes, ids = [lane_of(m) for m in message_ids], list(message_ids)
+        async with self._db.transaction() as connection:
+            await connection.execute(_QUERIES.bar, lanes, ids, max(made_at))
+            await connection.execute(_QUERIES.abandon, lanes, ids, min(made_at) - _CLOCK_SECONDS)
 
     async def attempts_of(self, person: int) -> list[Attempt]:
         """What became of a person's mail, in order of time."""

@@ -45,7 +45,7 @@ WHERE EXISTS (
 -- name: claim
 -- Lease the oldest due recipients of a lane and class to a worker, with what their messages say.
 WITH due AS (
-    SELECT lane, message_id, ordinal
+    SELECT message_id, ordinal
     FROM recipient
     WHERE lane = $1 AND class = $2 AND state = 0 AND due_at <= to_timestamp($3)
     ORDER BY due_at
@@ -55,13 +55,13 @@ WITH due AS (
     UPDATE recipient r
     SET state = 1, worker_id = $5
     FROM due
-    WHERE r.lane = due.lane AND r.message_id = due.message_id AND r.ordinal = due.ordinal
+    WHERE r.lane = $1 AND r.message_id = due.message_id AND r.ordinal = due.ordinal
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.attempts, r.delay_reported, r.expires_at, r.person,
         r.address, r.last_outcome
 )
 SELECT leased.*, m.tenant_id, m.list_id, m.campaign_id, m.received_at
 FROM leased
-JOIN message m ON m.lane = leased.lane AND m.id = leased.message_id;
+JOIN message m ON m.lane = $1 AND m.id = leased.message_id;
 
 -- name: content
 -- What a delivery of a message needs besides its recipient.
@@ -114,7 +114,8 @@ RETURNING message_id, ordinal;
 
 -- name: defer
 -- Give leased recipients back with the time of their next attempt; what was an attempt is an event. Only rows that the
--- worker still leases.
+-- worker still leases. A row that says all this already was given back before, in a commit whose answer was lost or by a
+-- worker that died since, and what leases it now is another lease.
 WITH given AS (
     SELECT *
     FROM unnest(
@@ -131,6 +132,7 @@ WITH given AS (
         last_outcome = d.last_outcome, delay_reported = d.delay_reported
     FROM given d
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND r.worker_id = $9
+        AND (r.due_at, r.attempts) IS DISTINCT FROM (to_timestamp(d.due_at), d.attempts)
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (
     INSERT INTO event (
@@ -159,20 +161,24 @@ DELETE FROM message m
 WHERE m.lane = $1 AND m.received_at < to_timestamp($2)
     AND NOT EXISTS (SELECT FROM recipient r WHERE r.lane = m.lane AND r.message_id = m.id);
 
+-- name: bar
+-- Take the ids of messages whose commit is in doubt: waits for those that are still under way, and keeps out those that
+-- have yet to begin. The rows have no recipients, and go as leftovers.
+INSERT INTO message (lane, id, tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope, content)
+SELECT a.lane, a.id, 0, 0, 0, 0, to_timestamp($3), to_timestamp($3), '', ''
+FROM unnest($1::smallint[], $2::bigint[]) AS a (lane, id)
+ON CONFLICT DO NOTHING;
+
 -- name: abandon
--- Take back messages whose commit was in doubt and whose submitter was told to try again.
-WITH gone AS (
-    DELETE FROM recipient r
-    USING unnest($1::smallint[], $2::bigint[]) AS a (lane, id)
-    WHERE r.lane = a.lane AND r.message_id = a.id
-), unsaid AS (
+-- Take back messages that were barred: whoever submitted them was told to try again. Their content goes as a leftover.
+WITH unsaid AS (
     DELETE FROM event e
     USING unnest($2::bigint[]) AS a (id)
     WHERE e.at >= to_timestamp($3) AND e.type = 6 AND e.message_id = a.id
 )
-DELETE FROM message m
+DELETE FROM recipient r
 USING unnest($1::smallint[], $2::bigint[]) AS a (lane, id)
-WHERE m.lane = a.lane AND m.id = a.id;
+WHERE r.lane = a.lane AND r.message_id = a.id;
 
 -- name: cancel
 -- Make what is queued or held for suppressed persons final, in the transaction that suppresses them. Leased recipients
