@@ -127,6 +127,15 @@ def _header_end(data: bytes) -> int:
     return len(data) if empty < 0 else empty + 1
 
 
+# Long, many, and never asked for: only that they are there. Their values are "".
+_UNREAD = frozenset(
+    {
+        *("received", "x-received", "dkim-signature", "x-google-dkim-signature", "domainkey-signature"),
+        *("arc-seal", "arc-message-signature", "arc-authentication-results"),
+    },
+)
+
+
 def fields(block: bytes) -> Headers:
     """Header fields of `block`, unfolded. A line that is neither a field nor folded is taken as folded."""
     try:
@@ -134,19 +143,22 @@ def fields(block: bytes) -> Headers:
     except UnicodeDecodeError:
         lines = [_decoded_line(line) for line in block.split(b"\n", MAX_LINES)]
     found: list[tuple[str, list[str]]] = []
+    values: list[str] = []
     for line in lines[:MAX_LINES]:
         if line[:1] in (" ", "\t"):
-            if found:
-                found[-1][1].append(line)
+            values.append(line)
             continue
         name, colon, value = line[: MAX_VALUE_CHARACTERS + 80].partition(":")
         name = name.rstrip()
         if colon and name and len(name) <= 80 and " " not in name and name.isascii():
             if len(found) >= MAX_FIELDS:
                 break
-            found.append((name.lower(), [value]))
-        elif found and line:
-            found[-1][1].append(line)
+            name = name.lower()
+            # What is appended to the list of an unread field goes nowhere.
+            values = [value] if name not in _UNREAD else []
+            found.append((name, values if name not in _UNREAD else [""]))
+        elif line:
+            values.append(line)
     return [(name, _value(parts)) for name, parts in found]
 
 

@@ -131,20 +131,20 @@ def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], 
     )
     if meant:
         return meant, RecognisedBy.TEXT
-    mentioned = list(
-        dict.fromkeys(address.lower() for address in addresses(parted.text) if address.lower() not in others)
-    )
-    if sent_to & set(mentioned):
+    mentioned = {address.lower(): address for address in addresses(parted.text) if address.lower() not in others}
+    if sent_to & mentioned.keys():
         return [Failure(person, "", True) for person in people if person.lower() in mentioned], RecognisedBy.ORIGINAL
     if len(people) == 1:
         return [Failure(people[0], "", True)], RecognisedBy.ORIGINAL
-    if len(mentioned) == 1 and not _ROLE.match(mentioned[0]):
-        return [Failure(mentioned[0], "", False)], RecognisedBy.TEXT
+    only = next(iter(mentioned.values())) if len(mentioned) == 1 else ""
+    if only and not _ROLE.match(only):
+        return [Failure(only, "", False)], RecognisedBy.TEXT
     return [], RecognisedBy.TEXT
 
 
 _ROLE = re.compile(
-    r"(?:support|help|helpdesk|service|contact|info|postmaster|abuse|admin|administrator|hostmaster|webmaster|noc|security|no-?reply|mailer-daemon)[\w.+-]{0,20}@",
+    r"(?:support|help|helpdesk|service|contact|info|postmaster|abuse|admin|administrator|hostmaster|webmaster|noc"
+    r"|security|no-?reply|mailer-daemon)[\w.+-]{0,20}@",
     re.I,
 )
 

@@ -5,7 +5,7 @@ a paragraph, an address in a quoted SMTP command or reply. Prose that merely men
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from bounce.fields import clean_address
@@ -147,10 +147,11 @@ def _original(lines: list[str]) -> Headers:
     return fields("\n".join(block).encode("utf-8", "replace"))
 
 
-_LOCAL = r"[\w.!#$%&*+/=?^`{|}~'-]{1,100}"
-_DOMAIN = r"(?:[\w-]{1,63}\.)+[\w-]{2,63}"
-_ADDRESS_PATTERN = rf"(?:\"[^\"\n@]{{1,64}}\"|{_LOCAL})@{_DOMAIN}"
-_ADDRESS = linear(r"(?:\"[^\"\n@]+\"|[\pL\pN_.!#$%&*+/=?^`{|}~'-]+)@(?:[\pL\pN_-]+\.)+[\pL\pN_-]+")
+# Latin, Greek and Cyrillic: the letters of scripts that write without spaces would make their prose part of an address.
+_LETTERS = r"A-Za-z0-9_\u00c0-\u024f\u0370-\u052f"
+_LOCAL_BACKWARDS = re.compile(rf"\"[^\"\n@]{{1,64}}\"|[{_LETTERS}.!#$%&*+/=?^`{{|}}~'-]{{1,100}}")
+_DOMAIN = re.compile(rf"(?:[{_LETTERS}-]{{1,63}}\.){{1,10}}[{_LETTERS}-]{{2,63}}")
+_MAX_AT_SIGNS = 500
 # What may stand before an address that opens its line, and what must follow for it to be the line's subject.
 _LEAD = re.compile(r"^[\s>*\-\u2022\u30fb|]{0,40}(?:[\"'<\u201c\u300c\[(]|mailto:|smtp:|rfc822;){0,3}\s{0,3}$", re.I)
 _TAIL = re.compile(
@@ -163,7 +164,6 @@ _COMMAND = re.compile(r"(?:rcpt\s{1,3}to|data|recipient)\s{0,3}:?\s{0,3}<?\s{0,3
 _REPLY_LEAD = re.compile(r"^[\s<>\-*]{0,12}(?:[2-5]\d\d[ -])?(?:[245]\.\d{1,3}\.\d{1,3} )?<?$")
 _REPLY_TAIL = re.compile(r"^>?(?:\.{2,3}|:)\s")
 _LABEL = re.compile(r"^[^\n:\uff1a@]{2,60}[:\uff1a]\s{0,20}<?$")
-_PAREN_SAID = re.compile(r"^[\s<]{0,10}$")
 
 
 @dataclass(slots=True)
@@ -177,10 +177,21 @@ class Failure:
 
 def addresses(text: str) -> list[str]:
     """Every address in `text`, cleaned, in order."""
-    if "@" not in text:
-        return []
-    found = (clean_address(match.group(0)) for match in _ADDRESS.finditer(text))
+    found = (clean_address(text[start:end]) for start, end in _spans(text))
     return [address for address in found if address]
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of what has the form of an address: outwards from each "@", so that its absence costs nothing."""
+    sign = text.find("@")
+    for _ in range(_MAX_AT_SIGNS):
+        if sign < 0:
+            return
+        local = _LOCAL_BACKWARDS.match(text[max(sign - 100, 0) : sign][::-1])
+        domain = _DOMAIN.match(text, sign + 1)
+        if local and domain:
+            yield sign - local.end(), domain.end()
+        sign = text.find("@", domain.end() if domain else sign + 1)
 
 
 def failures(text: str, outsiders: Collection[str]) -> list[Failure]:
@@ -222,11 +233,11 @@ def _is_prose(lines: list[str], number: int) -> bool:
 def _heads(line: str, prose: bool) -> list[tuple[str, str, bool]]:
     """(address, rest of the line, strong) for the addresses in `line` that stand where a recipient stands."""
     found: list[tuple[str, str, bool]] = []
-    for match in _ADDRESS.finditer(line):
-        address = clean_address(match.group(0))
+    for start, end in _spans(line):
+        address = clean_address(line[start:end])
         if not address:
             continue
-        before, after = line[: match.start()], line[match.end() :]
+        before, after = line[:start], line[end:]
         bracketed = _MAILBOX.match(after)
         if bracketed and clean_address(bracketed.group(1)):
             # A mailbox whose display name is an address.

@@ -355,3 +355,20 @@ def test_half_characters_and_odd_charsets_are_no_error(charset: str) -> None:
     ):
         read(head + body, lambda text: None)
         read(head.replace(b"text/plain", b"text/html") + body, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        ("宛先はbox@example.orgです。", "box@example.org"),
+        ("收件人：box@example.org，不存在。", "box@example.org"),
+        ("An Böx@exämple.org nicht zugestellt: Empfänger unbekannt", "Böx@exämple.org"),
+        ("«box@example.org» не существует", "box@example.org"),
+        ('"The Box"@example.org: user unknown', '"The Box"@example.org'),
+        ("mailto:box@example.org: user unknown", "box@example.org"),
+        ("box@example.org. was not found", "box@example.org"),
+    ],
+)
+def test_an_address_ends_where_its_script_does(line: str, address: str) -> None:
+    reading = read(mail(DAEMON + "Subject: Undelivered Mail", f"{line}\n"))
+    assert [recipient.address for recipient in reading.recipients] == [address]
