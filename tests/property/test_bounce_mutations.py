@@ -76,8 +76,28 @@ def test_each_of_several_recipients_has_its_own_fate(shape: Shape, addresses: li
     assert {recipient.address: recipient.bounce_class for recipient in reading.recipients} == causes
 
 
-@settings(max_examples=150, deadline=None)
-@given(shape=SHAPES, cut=st.floats(0.0, 1.0), noise=st.binary(max_size=30))
+# What turns one part of a message into another kind of part, wherever it lands.
+SPLICES = st.sampled_from(
+    [
+        b"\n\n",
+        b"\r",
+        b"--=_cut/1\n",
+        b"\nContent-Type: message/rfc822\n\n",
+        b"\nContent-Type: multipart/mixed; boundary=a\n\n--a\n",
+        b"\nContent-Type: text/html; charset=utf-7\n\n+2Qk-",
+        b"\nContent-Transfer-Encoding: base64\n",
+        b"charset=unicode_escape ",
+        b"\x1b$B",
+        b"&#99999999999999999999;",
+        b'{"notificationType":"Bounce","bounce":[{}]}',
+        b"Final-Recipient: utf-8;\\x{D800}\\x{110000}@",
+        b"=?utf-8?b?",
+    ],
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(shape=SHAPES, cut=st.floats(0.0, 1.0), noise=st.binary(max_size=30) | SPLICES)
 def test_damage_never_raises_and_never_invents_an_address(shape: Shape, cut: float, noise: bytes) -> None:
     message = bounce([Failed()], shape)
     place = int(len(message) * cut)
