@@ -90,6 +90,12 @@ class Consents:
             rows = await connection.fetch(_QUERIES.consenting, list(persons), tenant_id, list_id)
         return {row["person"] for row in rows}
 
+    async def count_since(self, person: int, seconds: float) -> int:
+        """How many consents of a person were recorded in the last seconds."""
+        async with self._database.connection() as connection:
+            count: int = await connection.fetchval(_QUERIES.count_since, person, seconds)
+        return count
+
     async def of_person(self, person: int) -> list[KnownConsent]:
         """All consents of a person, in the order of their recording."""
         async with self._database.connection() as connection:

@@ -14,6 +14,10 @@ RETURNING id;
 SELECT DISTINCT person FROM consent
 WHERE person = ANY ($1::bigint[]) AND tenant_id = $2 AND (scope = 2 OR (scope = 3 AND list_id = $3));
 
+-- name: count_since
+-- How many consents of one person were recorded since a time.
+SELECT count(*) FROM consent WHERE person = $1 AND recorded_at > now() - $2 * interval '1 second';
+
 -- name: of_person
 -- All consents of one person.
 SELECT id, scope, tenant_id, list_id, basis, source, evidence, actor, at, recorded_at

@@ -91,6 +91,8 @@ class PreferencePages:
         try:
             if choice != "save":
                 return await self._subscriber_pages.choose(pages, token, choice, actor)
+            if not await self._subscriber_pages.may_return(token):
+                return html(pages, pages.failed(), 429)
             at = await self._save(token, shown, keep, actor)
         except Exception as error:
             return self._subscriber_pages.failed(pages, error, "")

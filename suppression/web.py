@@ -28,6 +28,8 @@ __all__ = ["Served", "SubscriberPages", "application", "serve"]
 
 MAX_BODY_BYTES: Final = 16 * 1024
 RETRY_AFTER_SECONDS: Final = 30
+MAX_RETURNS_A_DAY: Final = 20
+DAY_SECONDS: Final = 86_400.0
 
 _SCOPES: Final = {"list": Scope.LIST, "tenant": Scope.TENANT, "everything": Scope.EVERYTHING}
 _UNDO: Final = "undo-"
@@ -144,13 +146,23 @@ class SubscriberPages:
         return response
 
     async def description(self, token: Token) -> Description | None:
-        """Who and what the token is about, if that can be known now: a page without it is as good."""
+        """Who and what the token is about, if that can be known now.
+
+        A page without it is as good, and tokens outlive what they name: nothing that fails here may make an unsubscribe
+        that is committed look as if it had failed.
+        """
         if self._describe is None:
             return None
         try:
             return await self._describe(token)
-        except DatabaseUnavailable:
+        except Exception as error:
+            if not isinstance(error, DatabaseUnavailable):
+                _log.warning("a token can't be described", reason=type(error).__name__, place=_place(error))
             return None
+
+    async def may_return(self, token: Token) -> bool:
+        """Whether the person may take back one more unsubscribe today: each pair of both is two entries for ever."""
+        return await self._consents.count_since(token.person, DAY_SECONDS) < MAX_RETURNS_A_DAY
 
     async def _unsubscribe(self, pages: Pages, token: Token, choice: str, actor: str, channel: Channel) -> web.Response:
         [entry] = await self._suppression_log.append([_entry(token, _SCOPES[choice], actor, channel)])
@@ -163,6 +175,8 @@ class SubscriberPages:
         ))  # fmt: skip
 
     async def _undo(self, pages: Pages, token: Token, choice: str, actor: str) -> web.Response:
+        if not await self.may_return(token):
+            return html(pages, pages.failed(), 429)
         scope = _SCOPES[choice]
         consent = Consent(
             token.person,

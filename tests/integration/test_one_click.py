@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from config.database import Database, DatabaseUnavailable
+from suppression import web
 from suppression.consent import Consents
 from suppression.digest import Kind, Scope
 from suppression.entry import Channel, Entry, NewEntry
@@ -44,6 +45,7 @@ class Site:
     http: aiohttp.ClientSession
     channels: list[Channel] = field(default_factory=list)
     failures: list[None] = field(default_factory=list)
+    broken: list[Exception] = field(default_factory=list)
 
     async def in_force(self) -> list[Entry]:
         return await self.log.in_force(keys_of(5))
@@ -70,17 +72,20 @@ class made:  # noqa: N801  # reads as what it does: async with made(log, databas
 
     async def __aenter__(self) -> Site:
         async def describe(token: Token) -> Description | None:
+            if broken:
+                raise broken[0]
             return Description("ACME", "News", "b•••@example.com")
 
         channels: list[Channel] = []
         failures: list[None] = []
+        broken: list[Exception] = []
         pages = SubscriberPages(
             TOKENS, self.log, Consents(self.database, self.log), describe=describe,
             on_unsubscribed=channels.append, on_failed=lambda: failures.append(None),
         )  # fmt: skip
         self.served = await serve(application(pages), "127.0.0.1", 0)
         self.http = aiohttp.ClientSession(f"http://127.0.0.1:{self.served.port}")
-        return Site(self.log, self.http, channels, failures)
+        return Site(self.log, self.http, channels, failures, broken)
 
     async def __aexit__(self, *error: object) -> None:
         await self.http.close()
@@ -206,6 +211,27 @@ async def test_undo_is_a_recorded_consent_of_that_scope(site: Site, database: Da
     assert entry.scope is Scope.TENANT
     [consent] = await Consents(database, site.log).of_person(5)
     assert (consent.scope, consent.list_id, consent.actor) == (Scope.LIST, 9, f"token:{token_id(GENUINE)}")
+
+
+async def test_undo_is_limited_so_that_one_token_can_not_fill_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "MAX_RETURNS_A_DAY", 2)
+    for expected in (200, 200, 429):
+        for choice in ("list", "undo-list"):
+            async with site.http.post(URL, data={"choice": choice}) as answer:
+                assert answer.status == (expected if choice == "undo-list" else 200)
+    assert len(await site.in_force()) == 1
+    assert (await site.log.head())[0] == 5
+
+
+async def test_a_committed_unsubscribe_never_looks_failed_because_its_list_is_gone(site: Site) -> None:
+    site.broken.append(KeyError("no such list"))
+    for method in ("GET", "POST"):
+        async with site.http.request(method, URL) as answer:
+            assert answer.status == 200
+    assert len(await site.in_force()) == 1
+    assert site.failures == []
 
 
 async def test_undo_lifts_no_complaint(site: Site) -> None:
