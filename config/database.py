@@ -31,6 +31,10 @@ class DatabaseUnavailable(Exception):
     """There is no database that takes writes, for now. The text names the kind of failure, never data."""
 
 
+class NoConnection(DatabaseUnavailable):
+    """There is not even a connection: nothing was sent, so that nothing is in doubt."""
+
+
 class MigrationError(Exception):
     """The database's schema is not one that this version can bring up to date."""
 
@@ -163,7 +167,7 @@ def _connecting() -> Iterator[None]:
     try:
         yield
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise DatabaseUnavailable(f"no connection to the database: {_reason(error)}") from error
+        raise NoConnection(f"no connection to the database: {_reason(error)}") from error
 
 
 @contextmanager

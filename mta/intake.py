@@ -5,13 +5,14 @@ counts as failed: the submitter is told to come again, and the rows are taken ba
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from config.database import DatabaseUnavailable
+from config.database import DatabaseUnavailable, NoConnection
 from metrics import registry
 from mta.accounts import Campaign
 from mta.identifiers import LANES, MessageIds
@@ -24,6 +25,11 @@ _LOG = structlog.get_logger(__name__)
 _CONCURRENT = 2
 # recipients encrypted before other connections get a turn
 _SEAL_AT_ONCE = 500
+# of one transaction, which must end well within the database's command timeout; a single message may be larger
+_MOST_RECIPIENTS = 10_000
+_MOST_BYTES = 32 << 20
+_ABANDON_AT_ONCE = 1_000
+_RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Intake:
         on_stored: Callable[[Stored], None],
         on_failed: Callable[[int, int], None],
         now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._queue = queue
         self._ids = ids
@@ -84,10 +91,12 @@ class Intake:
         self._on_stored = on_stored
         self._on_failed = on_failed
         self._now = now
+        self._sleep = sleep
         self._lane = 0
         self._pending: list[tuple[NewMessage, Stored, asyncio.Future[int]]] = []
         self._flushes: set[asyncio.Task[None]] = set()
-        self._doubtful: list[int] = []
+        self._doubtful: set[int] = set()
+        self._taking_back: asyncio.Task[None] | None = None
 
     async def submit(self, submission: Submission) -> int:
         """Commit a message; returns its id. Raises DatabaseUnavailable."""
@@ -127,9 +136,15 @@ class Intake:
         return await asyncio.shield(committed)
 
     async def drain(self) -> None:
-        """Wait until everything that was submitted is committed or failed."""
+        """Wait until everything that was submitted is committed or failed; take back what is in doubt, if it can be."""
         while self._flushes:
             await asyncio.wait(self._flushes)
+        if self._taking_back is not None:
+            self._taking_back.cancel()
+            try:
+                await self._take_back_once()
+            except DatabaseUnavailable:
+                _LOG.warning("submissions that were answered with 451 may be delivered", messages=len(self._doubtful))
 
     def _sealed(self, submission: Submission, message_id: int, ordinal: int, taken: int) -> NewRecipient:
         recipient = submission.recipients[ordinal]
@@ -140,39 +155,83 @@ class Intake:
         if len(self._flushes) < _CONCURRENT:
             task = asyncio.get_running_loop().create_task(self._flush())
             self._flushes.add(task)
-            task.add_done_callback(self._flushes.discard)
+            task.add_done_callback(self._flushed)
 
     async def _flush(self) -> None:
         """Commit what is pending, until nothing is."""
         while self._pending:
-            lane = self._pending[0][0].id % LANES
-            batch = [entry for entry in self._pending[: self._batch] if entry[0].id % LANES == lane]
-            taken = {entry[0].id for entry in batch}
-            self._pending = [entry for entry in self._pending if entry[0].id not in taken]
-            self._lane = (self._lane + 1) % LANES
-            await self._commit(batch)
+            await self._commit(self._next_batch())
+
+    def _next_batch(self) -> list[tuple[NewMessage, Stored, asyncio.Future[int]]]:
+        """Take the next messages of one lane out of those that are pending."""
+        lane = self._pending[0][0].id % LANES
+        recipients = octets = 0
+        batch: list[tuple[NewMessage, Stored, asyncio.Future[int]]] = []
+        left: list[tuple[NewMessage, Stored, asyncio.Future[int]]] = []
+        for entry in self._pending:
+            message = entry[0]
+            fits = len(batch) < self._batch and recipients < _MOST_RECIPIENTS and octets < _MOST_BYTES
+            if not fits or message.id % LANES != lane:
+                left.append(entry)
+                continue
+            batch.append(entry)
+            recipients += len(message.recipients)
+            octets += len(message.sealed_content)
+        self._pending = left
+        self._lane = (self._lane + 1) % LANES
+        return batch
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flushes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # what was committed is leased by this worker, which has not taken it over: it must not go on
+            task.get_loop().call_exception_handler({"message": "delivery task failed", "exception": error})
 
     async def _commit(self, batch: list[tuple[NewMessage, Stored, asyncio.Future[int]]]) -> None:
         started = time.perf_counter()
         try:
-            await self._take_back_doubtful()
             await self._queue.insert([message for message, _, _ in batch])
         except BaseException as error:
-            self._doubtful += [message.id for message, _, _ in batch]
-            for _, stored, committed in batch:
-                self._on_failed(stored.submission.campaign.id, len(stored.leased))
-                committed.set_exception(DatabaseUnavailable("the message could not be committed"))
-                committed.exception()  # the connection that waits may be gone
-            if not isinstance(error, DatabaseUnavailable):
-                _LOG.error("commit of submitted messages failed", error=type(error).__name__)
+            self._failed(batch, error)
             return
         registry.commit_seconds.observe(time.perf_counter() - started)
         for _, stored, committed in batch:
-            committed.set_result(stored.message_id)
+            if not committed.done():
+                committed.set_result(stored.message_id)
+        for _, stored, _ in batch:
             self._on_stored(stored)
 
-    async def _take_back_doubtful(self) -> None:
-        if self._doubtful:
-            doubtful = self._doubtful[:]
-            await self._queue.abandon(doubtful)
-            del self._doubtful[: len(doubtful)]
+    def _failed(self, batch: list[tuple[NewMessage, Stored, asyncio.Future[int]]], error: BaseException) -> None:
+        for _, stored, committed in batch:
+            self._on_failed(stored.submission.campaign.id, len(stored.leased))
+            if not committed.done():
+                committed.set_exception(DatabaseUnavailable("the message could not be committed"))
+                committed.exception()  # the connection that waits may be gone
+        if isinstance(error, NoConnection):
+            return
+        if isinstance(error, Exception) and not isinstance(error, DatabaseUnavailable):
+            # the server's own no: nothing was stored, and an id that was taken already is somebody else's
+            _LOG.error("commit of submitted messages failed", error=type(error).__name__)
+            return
+        self._doubtful.update(message.id for message, _, _ in batch)
+        if self._taking_back is None:
+            self._taking_back = asyncio.get_running_loop().create_task(self._take_back())
+
+    async def _take_back(self) -> None:
+        """Abandon what is in doubt as soon as the database answers."""
+        while True:
+            try:
+                await self._take_back_once()
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    _LOG.error("doubtful messages can't be taken back", error=type(error).__name__)
+                await self._sleep(_RETRY_SECONDS)
+            else:
+                self._taking_back = None
+                return
+
+    async def _take_back_once(self) -> None:
+        while self._doubtful:
+            some = list(itertools.islice(self._doubtful, _ABANDON_AT_ONCE))
+            await self._queue.abandon(some)
+            self._doubtful.difference_update(some)
