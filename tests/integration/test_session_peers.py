@@ -229,7 +229,12 @@ async def test_content_and_final_dot_are_one_write(monkeypatch: pytest.MonkeyPat
     async with Peer() as peer, session_with(peer) as session:
         transport = session._protocol.transport
         write = transport.write  # type: ignore[union-attr]
-        monkeypatch.setattr(transport, "write", lambda data: (written.append(data), write(data)))
+
+        def note(data: bytes) -> None:
+            written.append(data)
+            write(data)
+
+        monkeypatch.setattr(transport, "write", note)
         await offer(session)
     assert written[-1] == WIRE + b".\r\n"
 
@@ -354,8 +359,9 @@ async def test_an_internationalised_message_needs_smtputf8() -> None:
     "address",
     [
         "anna@example.net>\r\nRCPT TO:<eve@example.net", "anna\r@example.net", "anna@exam\nple.net",
-        "anna\0@example.net",        '"anna\r\n"@example.net', '"anna\0"@example.net', '"anna"@example.net> NOTIFY=NEVER', '"anna"@exam ple.net',
-        "an na@example.net", "<anna@example.net", '"an\x7fna"@example.net', "anna\udce4@example.net",
+        "anna\0@example.net", '"anna\r\n"@example.net', '"anna\0"@example.net', '"anna"@example.net> NOTIFY=NEVER',
+        '"anna"@exam ple.net', "an na@example.net", "<anna@example.net", '"an\x7fna"@example.net',
+        "anna\udce4@example.net",
     ],
 )  # fmt: skip
 async def test_no_address_can_break_out_of_its_command(address: str) -> None:
