@@ -183,6 +183,14 @@ class Accounts:
         row = row or await self._row(_QUERIES.list_id, tenant_id, name)
         return self._lists.put((tenant_id, name), int(row["id"]))
 
+    def known_list_id(self, tenant_id: int, name: str) -> int | None:
+        """The same without asking the database; None where that would be needed."""
+        return self._lists.get((tenant_id, name)) if name else 0
+
+    def known_campaign(self, tenant_id: int, name: str) -> Campaign | None:
+        """A campaign without asking the database; None where that would be needed."""
+        return self._campaigns.get((tenant_id, name))
+
     async def list_name(self, list_id: int) -> str:
         """The name of a list; empty for none."""
         if not list_id:

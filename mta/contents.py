@@ -14,9 +14,9 @@ from mta.accounts import Accounts
 from mta.dkim_keys import DkimKeys
 from mta.identifiers import queue_id
 from mta.intake import Stored
-from mta.message import parse
+from mta.message import Message
 from mta.queue import Queue
-from mta.render import Rendered, Renderer, Template
+from mta.render import Rendered, Renderer, Template, readable
 from mta.signing import SigningKey
 from mta.vault import Envelope
 from suppression.digest import MessageClass
@@ -124,10 +124,13 @@ class Contents:
 
     async def _made_ready(self, message_id: int, entry: Stored | None) -> Content:
         if entry is not None:
-            raw, envelope, whose = entry.submission.raw, entry.submission.envelope, _attribution(entry)
+            submission = entry.submission
+            message, envelope = submission.message or readable(submission.raw), submission.envelope
+            whose = _attribution(entry)
         else:
             raw, envelope, whose = await self._read(message_id)
-        return Content(await self._prepared(message_id, raw, envelope, whose), envelope)
+            message = readable(raw)
+        return Content(await self._prepared(message_id, message, envelope, whose), envelope)
 
     async def _read(self, message_id: int) -> tuple[bytes, Envelope, Attribution]:
         stored = await self._queue.content(message_id)
@@ -140,11 +143,11 @@ class Contents:
         )
         return raw, key.open_envelope(message_id, stored.sealed_envelope), whose
 
-    async def _prepared(self, message_id: int, raw: bytes, envelope: Envelope, whose: Attribution) -> Template:
-        keys = await self._signing_keys(raw, whose.tenant_id, envelope)
+    async def _prepared(self, message_id: int, message: Message, envelope: Envelope, whose: Attribution) -> Template:
+        keys = await self._signing_keys(message, whose.tenant_id, envelope)
         campaign = await self._accounts.campaign_by_id(whose.campaign_id)
         return self._renderer.prepare(
-            raw,
+            message,
             tenant_id=whose.tenant_id,
             tenant_name=await self._accounts.tenant_name(whose.tenant_id),
             list_id=whose.list_id,
@@ -158,8 +161,8 @@ class Contents:
             keys=keys,
         )
 
-    async def _signing_keys(self, raw: bytes, tenant_id: int, envelope: Envelope) -> tuple[SigningKey, ...]:
-        domain = parse(raw).from_domain()
+    async def _signing_keys(self, message: Message, tenant_id: int, envelope: Envelope) -> tuple[SigningKey, ...]:
+        domain = message.from_domain()
         keys = await self._keys.for_domain(tenant_id, domain) if domain else ()
         if keys or envelope.notice:
             return keys
@@ -186,4 +189,7 @@ def _attribution(stored: Stored) -> Attribution:
 
 
 def _size(entry: Content | Stored) -> int:
-    return entry.size if isinstance(entry, Content) else len(entry.submission.raw)
+    if isinstance(entry, Content):
+        return entry.size
+    submission = entry.submission
+    return len(submission.raw) + (len(submission.message.body) + 1024 if submission.message is not None else 0)

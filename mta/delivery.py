@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -36,6 +37,7 @@ from suppression.digest import Digest, MessageClass
 from suppression.gate import Gate, Verdict
 
 _LOG = structlog.get_logger(__name__)
+_DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind in MessageClass}
 # how soon a closed gate is looked at again
 _GATE_SECONDS = 0.1
 # domains whose route is looked up at once
@@ -129,7 +131,7 @@ class Delivery:
                     campaign.id,
                     submission.message_class,
                     recipient.person,
-                    self._digest.keys(recipient.person, campaign.tenant_id, submission.list_id),
+                    recipient.keys or self._digest.keys(recipient.person, campaign.tenant_id, submission.list_id),
                     recipient.address,
                     stored.received_at,
                     stored.expires_at,
@@ -470,7 +472,7 @@ class Delivery:
             attempt_seconds=0.0 if began is None else max(0.0, now - began),
         )
         if completion.state is FinalState.DELIVERED:
-            registry.delivered.labels(lease.message_class.name.lower()).inc()
+            _DELIVERED[lease.message_class].inc()
             registry.delivery_seconds.observe(now - lease.received_at)
         self._complete(completion)
 

@@ -16,6 +16,7 @@ from config.database import DatabaseUnavailable, NoConnection
 from metrics import registry
 from mta.accounts import Campaign
 from mta.identifiers import LANES, MessageIds
+from mta.message import Message
 from mta.queue import NewMessage, NewRecipient, Queue
 from mta.vault import Address, Envelope
 from suppression.digest import MessageClass
@@ -32,17 +33,18 @@ _ABANDON_AT_ONCE = 1_000
 _RETRY_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recipient:
-    """A recipient as submitted, with the digest of the address."""
+    """A recipient as submitted, with the digest of the address and the scope keys that can stop it."""
 
     address: Address
     person: int
+    keys: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
-    """A message as submitted, checked and attributed."""
+    """A message as submitted, checked and attributed. message: what was parsed of raw, which is let go once sealed."""
 
     campaign: Campaign
     list_id: int
@@ -50,9 +52,10 @@ class Submission:
     envelope: Envelope
     recipients: Sequence[Recipient]
     raw: bytes = field(repr=False)
+    message: Message | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """A committed message and those of its recipients that this worker leases since the commit."""
 
@@ -98,42 +101,70 @@ class Intake:
         self._doubtful: set[int] = set()
         self._taking_back: asyncio.Task[None] | None = None
 
-    async def submit(self, submission: Submission) -> int:
-        """Commit a message; returns its id. Raises DatabaseUnavailable."""
-        count = len(submission.recipients)
-        taken = self._reserve(submission.campaign.id, submission.message_class, count)
+    def enqueue(self, submission: Submission) -> "asyncio.Future[int]":
+        """Put a message into the next commit; its id, or DatabaseUnavailable, comes with the future."""
+        taken = self._take_room(submission)
         try:
-            # no await between naming the lane and joining the batch, unless the message is a batch of its own
             message_id = self._ids.next(self._lane)
-            received_at = self._now()
             recipients = [
-                self._sealed(submission, message_id, number, taken) for number in range(min(count, _SEAL_AT_ONCE))
+                self._sealed(submission, message_id, number, taken) for number in range(len(submission.recipients))
             ]
-            for start in range(_SEAL_AT_ONCE, count, _SEAL_AT_ONCE):
-                await asyncio.sleep(0)
-                upto = min(count, start + _SEAL_AT_ONCE)
-                recipients += [self._sealed(submission, message_id, number, taken) for number in range(start, upto)]
-            message = NewMessage(
-                message_id,
-                submission.campaign.tenant_id,
-                submission.list_id,
-                submission.campaign.id,
-                submission.message_class,
-                received_at,
-                received_at + self._lifetime,
-                submission.campaign.key.seal_envelope(message_id, submission.envelope),
-                submission.campaign.key.seal_content(message_id, submission.raw),
-                recipients,
-                len(submission.raw),
-            )
-            stored = Stored(submission, message_id, received_at, message.expires_at, range(taken))
-            committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            return self._append(submission, message_id, recipients, taken)
         except BaseException:
             self._on_failed(submission.campaign.id, taken)
             raise
-        self._pending.append((message, stored, committed))
-        self._start()
+
+    async def submit(self, submission: Submission) -> int:
+        """Commit a message; returns its id. Raises DatabaseUnavailable. Many recipients are sealed a few at a time."""
+        count = len(submission.recipients)
+        if count <= _SEAL_AT_ONCE:
+            return await asyncio.shield(self.enqueue(submission))
+        taken = self._take_room(submission)
+        try:
+            message_id = self._ids.next(self._lane)
+            recipients: list[NewRecipient] = []
+            for start in range(0, count, _SEAL_AT_ONCE):
+                upto = min(count, start + _SEAL_AT_ONCE)
+                recipients += [self._sealed(submission, message_id, number, taken) for number in range(start, upto)]
+                await asyncio.sleep(0)
+            committed = self._append(submission, message_id, recipients, taken)
+        except BaseException:
+            self._on_failed(submission.campaign.id, taken)
+            raise
         return await asyncio.shield(committed)
+
+    def _take_room(self, submission: Submission) -> int:
+        return self._reserve(submission.campaign.id, submission.message_class, len(submission.recipients))
+
+    def _append(
+        self, submission: Submission, message_id: int, recipients: list[NewRecipient], taken: int
+    ) -> "asyncio.Future[int]":
+        """Seal the content, join the batch, and see to it that it is committed."""
+        received_at = self._now()
+        key = submission.campaign.key
+        message = NewMessage(
+            message_id,
+            submission.campaign.tenant_id,
+            submission.list_id,
+            submission.campaign.id,
+            submission.message_class,
+            received_at,
+            received_at + self._lifetime,
+            key.seal_envelope(message_id, submission.envelope),
+            key.seal_content(message_id, submission.raw),
+            recipients,
+            len(submission.raw),
+        )
+        if submission.message is not None:
+            submission.raw = b""  # from here on only what was parsed of it is needed
+        stored = Stored(submission, message_id, received_at, message.expires_at, range(taken))
+        committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pending.append((message, stored, committed))
+        if len(self._flushes) < _CONCURRENT:
+            task = asyncio.get_running_loop().create_task(self._flush())
+            self._flushes.add(task)
+            task.add_done_callback(self._flushed)
+        return committed
 
     async def drain(self) -> None:
         """Wait until everything that was submitted is committed or failed; take back what is in doubt, if it can be."""
@@ -150,12 +181,6 @@ class Intake:
         recipient = submission.recipients[ordinal]
         sealed = submission.campaign.key.seal_address(message_id, ordinal, recipient.address)
         return NewRecipient(ordinal, recipient.person, sealed, self._queue.worker_id if ordinal < taken else 0)
-
-    def _start(self) -> None:
-        if len(self._flushes) < _CONCURRENT:
-            task = asyncio.get_running_loop().create_task(self._flush())
-            self._flushes.add(task)
-            task.add_done_callback(self._flushed)
 
     async def _flush(self) -> None:
         """Commit what is pending, until nothing is."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from mta.message import domain_name, has_bare_line_ends, name_of, parse
+from mta.message import Message, domain_name, has_bare_line_ends, name_of, parse
 from mta.signing import Signer, SigningKey, is_signature
 from suppression.digest import MessageClass
 from suppression.tokens import Purpose, Token, Tokens
@@ -116,7 +116,7 @@ class Renderer:
 
     def prepare(
         self,
-        raw: bytes,
+        raw: bytes | Message,
         *,
         tenant_id: int,
         tenant_name: str,
@@ -131,11 +131,10 @@ class Renderer:
         keys: Sequence[SigningKey],
     ) -> Template:
         """The template of a message that `refuse` let pass. Signed with all `keys`; unsigned when there are none, which
-        is the caller's decision (K1). `received_at` in epoch seconds; ids are 0 where there is none.
+        is the caller's decision (K1). `received_at` in epoch seconds; ids are 0 where there is none. A message that is
+        given parsed was looked at by `refuse` or `readable`.
         """
-        if b"\0" in raw or has_bare_line_ends(raw):
-            raise RenderError("the content holds NUL, or a CR or LF that is not part of CRLF")
-        message = parse(raw)
+        message = readable(raw) if isinstance(raw, bytes) else raw
         campaign = message_class is MessageClass.CAMPAIGN
         fields = self._kept(message.fields, self._dropped | REPLACED if campaign else self._dropped)
         names = {name_of(raw_field) for raw_field in fields}
@@ -194,6 +193,13 @@ class Renderer:
             raise RenderError("a queue id is letters, digits and hyphens")
         text = f"Received: by {self._identity.hostname} (Heed) id {queue_id};\r\n\t{date_text(received_at)}\r\n"
         return text.encode("ascii")
+
+
+def readable(raw: bytes) -> Message:
+    """What is stored, parsed; `RenderError` for what no submission could have left there."""
+    if b"\0" in raw or has_bare_line_ends(raw):
+        raise RenderError("the content holds NUL, or a CR or LF that is not part of CRLF")
+    return parse(raw)
 
 
 def stuffed(text: bytes) -> bytes:

@@ -9,6 +9,7 @@ No reply, log line or exception holds an address.
 import asyncio
 import base64
 import binascii
+import functools
 import ipaddress
 import ssl
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ import structlog
 
 from config.database import DatabaseUnavailable
 from metrics import registry
-from mta.accounts import Accounts, Credential, Tenant
+from mta.accounts import Accounts, Campaign, Credential, Tenant
 from mta.commands import CommandError, Mail, Rcpt, parse_mail, parse_rcpt
 from mta.data_reader import DataError, DataReader
 from mta.identifiers import queue_id
@@ -37,6 +38,10 @@ _READ_AHEAD: Final = 262_144  # octets of pipelined input kept while an answer i
 _MAX_ERRORS: Final = 20
 _MAX_AUTH_FAILURES: Final = 3
 _LINGER_SECONDS: Final = 2.0
+# recipients of a message that are sealed without giving others a turn
+_AT_ONCE: Final = 100
+_RECEIVED: Final = {kind: registry.received.labels(kind.name.lower()) for kind in MessageClass}
+_ACCEPTED: Final = {kind: registry.accepted.labels(kind.name.lower()) for kind in MessageClass}
 _HANDSHAKE_SECONDS: Final = 30.0
 
 _UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
@@ -120,7 +125,7 @@ class SubmissionProtocol(asyncio.Protocol):
         self._output: list[bytes] = []
         self._data: DataReader | None = None
         self._held = 0
-        self._waiting: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Future[Any] | None = None
         self._line_reader: asyncio.Future[bytes] | None = None
         self._greeted = ""
         self._tls = False
@@ -265,7 +270,12 @@ class SubmissionProtocol(asyncio.Protocol):
         self._input += rest
         transaction, self._transaction = self._transaction, None
         assert transaction is not None
-        self._wait_for(self._take(transaction, content))
+        try:
+            self._take(transaction, content)
+        except Exception as error:
+            self._fail(error)
+        if self._waiting is None:
+            self._hold(0)
 
     def _drop_data(self) -> None:
         self._data = None
@@ -314,12 +324,20 @@ class SubmissionProtocol(asyncio.Protocol):
         self._waiting = self._loop.create_task(work)
         self._waiting.add_done_callback(self._go_on)
 
-    def _go_on(self, task: asyncio.Task[None]) -> None:
+    def _go_on(self, task: "asyncio.Future[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        self._resume()
+
+    def _fail(self, error: BaseException) -> None:
+        """A mistake of ours: nothing that the client sent may be named."""
+        _LOG.error("a command failed", error=type(error).__name__)
+        self._reply("451 4.3.0 Internal error, try again later")
+
+    def _resume(self) -> None:
+        """An answer is ready: send it, and handle what has arrived meanwhile."""
         self._waiting = None
         self._hold(0)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error("a command failed", error=type(error).__name__)
-            self._reply("451 4.3.0 Internal error, try again later")
         self._flush()
         if self._closed:
             return
@@ -542,57 +560,85 @@ class SubmissionProtocol(asyncio.Protocol):
 
     # --- the message
 
-    async def _take(self, transaction: Transaction, content: bytes) -> None:
-        """What has arrived whole: check, attribute, commit, answer."""
-        who, door = self._who, self._door
-        assert who is not None
-        mail = transaction.mail
+    def _take(self, transaction: Transaction, content: bytes) -> None:
+        """What has arrived whole: check, attribute, and have it committed; the answer comes with the commit."""
+        assert self._who is not None
         message = parse(content)
         # 8-bit content is taken without BODY=8BITMIME too: many applications send it so
         refusal = refuse(
-            content, smtputf8=mail.smtputf8, eight_bit=True, message_class=who.message_class, parsed=message
+            content,
+            smtputf8=transaction.mail.smtputf8,
+            eight_bit=True,
+            message_class=self._who.message_class,
+            parsed=message,
         )
         if refusal is not None:
             self._refuse(refusal.reply, "content")
             return
+        accounts, tenant_id = self._door.accounts, self._who.tenant.id
+        names = message.values(self._door.policy.campaign_header)
+        campaign_name = names[0].decode("utf-8", "replace") if names else ""
+        list_name = message.list_name() or ""
+        campaign = accounts.known_campaign(tenant_id, campaign_name)
+        list_id = accounts.known_list_id(tenant_id, list_name)
+        if campaign is None or list_id is None or len(transaction.recipients) > _AT_ONCE:
+            self._wait_for(self._take_slowly(transaction, content, message, campaign_name, list_name))
+            return
+        submission = self._attributed(transaction, content, message, campaign, list_id)
+        if submission is not None:
+            self._flush()
+            self._waiting = self._door.intake.enqueue(submission)
+            self._waiting.add_done_callback(functools.partial(self._committed, len(submission.recipients)))
+
+    async def _take_slowly(
+        self, transaction: Transaction, content: bytes, message: Message, campaign_name: str, list_name: str
+    ) -> None:
+        """The same where the database must be asked first, or the recipients are many."""
+        assert self._who is not None
+        accounts, tenant_id = self._door.accounts, self._who.tenant.id
         try:
-            submission = await self._attributed(who, transaction, content, message)
-            left = len(transaction.recipients) - len(submission.recipients)
-            if left:
-                registry.suppressed.labels("data").inc(left)
-            if not submission.recipients:
-                self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
-                return
-            message_id = await door.intake.submit(submission)
+            campaign = await accounts.campaign(tenant_id, campaign_name)
+            list_id = await accounts.list_id(tenant_id, list_name)
+            submission = self._attributed(transaction, content, message, campaign, list_id)
+            if submission is not None:
+                self._answer(await self._door.intake.submit(submission), len(submission.recipients))
         except DatabaseUnavailable:
             self._refuse(_UNAVAILABLE, "unavailable")
-            return
+
+    def _attributed(
+        self, transaction: Transaction, content: bytes, message: Message, campaign: Campaign, list_id: int
+    ) -> Submission | None:
+        """The message without those recipients that have left the list; None, and answered, when none is left."""
+        assert self._who is not None
+        door, mail, message_class = self._door, transaction.mail, self._who.message_class
+        recipients = []
+        for person, rcpt in transaction.recipients.items():
+            keys = door.digest.keys(person, campaign.tenant_id, list_id)
+            if not list_id or door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED:
+                recipients.append(Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys))
+        left = len(transaction.recipients) - len(recipients)
+        if left:
+            registry.suppressed.labels("data").inc(left)
+        if not recipients:
+            self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
+            return None
+        envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, mail.eight_bit or message.eight_bit)
+        return Submission(campaign, list_id, message_class, envelope, recipients, content, message)
+
+    def _committed(self, recipients: int, commit: "asyncio.Future[int]") -> None:
+        """The commit has ended: answer, and go on with what the client sent meanwhile."""
+        if commit.exception() is not None:
+            self._refuse(_UNAVAILABLE, "unavailable")
+        else:
+            self._answer(commit.result(), recipients)
+        self._resume()
+
+    def _answer(self, message_id: int, recipients: int) -> None:
+        assert self._who is not None
         self._errors = 0
-        name = who.message_class.name.lower()
-        registry.received.labels(name).inc()
-        registry.accepted.labels(name).inc(len(submission.recipients))
+        _RECEIVED[self._who.message_class].inc()
+        _ACCEPTED[self._who.message_class].inc(recipients)
         self._reply(f"250 2.0.0 {queue_id(message_id)}")
-
-    async def _attributed(
-        self, who: Credential | Trusted, transaction: Transaction, content: bytes, message: Message
-    ) -> Submission:
-        """Whose it is, of which campaign and list; without those recipients that have left the list."""
-        door, tenant_id, mail = self._door, who.tenant.id, transaction.mail
-        names = message.values(door.policy.campaign_header)
-        campaign = await door.accounts.campaign(tenant_id, names[0].decode("utf-8", "replace") if names else "")
-        list_id = await door.accounts.list_id(tenant_id, message.list_name() or "")
-        recipients = [
-            Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person)
-            for person, rcpt in transaction.recipients.items()
-            if not list_id or self._wanted(person, tenant_id, list_id, who.message_class)
-        ]
-        eight_bit = mail.eight_bit or message.eight_bit
-        envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, eight_bit)
-        return Submission(campaign, list_id, who.message_class, envelope, recipients, content)
-
-    def _wanted(self, person: int, tenant_id: int, list_id: int, message_class: MessageClass) -> bool:
-        keys = self._door.digest.keys(person, tenant_id, list_id)
-        return self._door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED
 
 
 def _decoded(text: str) -> bytes:
