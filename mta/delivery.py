@@ -11,28 +11,31 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+<<<<<<< /tmp/smtpq/ed/mta/delivery.py
+from dataclasses import dataclass, replace
+=======
 from dataclasses import dataclass
 from typing import Final
+>>>>>>> /tmp/smtpq/theirs
 
 import structlog
 
-from bounce.outcome import BounceClass, Outcome, Trouble
+from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from bounce.trouble import routing, signing, suppressed
 from config.database import DatabaseUnavailable
+from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
-from mta.contents import Content, Contents, Gone, Unsignable
+from mta.contents import Content, Contents, Unsignable
 from mta.dispatch import Room, Site, share
 from mta.identifiers import LANES
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, expire, give_back, settle, withhold
 from mta.outcomes import Outcomes
 from mta.queue import ClaimedRow, Completion, FinalState, Queue
-from mta.render import RenderError
 from mta.routing import Route, Router
 from mta.session import Session, SessionLost, Withheld
-from mta.signing import SigningError
-from mta.vault import VaultError
+from mta.vault import Address, VaultError
 from suppression.digest import Digest, MessageClass
 from suppression.gate import Gate, Verdict
 
@@ -44,6 +47,10 @@ _GATE_SECONDS = 0.1
 _LOOKUPS = 100
 # what was given back because there was no room comes due spread over this time
 _SPREAD_SECONDS = 10.0
+# until a question that the database did not answer is asked again
+_RETRY_SECONDS = 0.5
+# until a recipient whose key is missing is looked at again
+_UNREADABLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +184,17 @@ class Delivery:
 
     async def _take(self, row: ClaimedRow) -> None:
         """A claimed recipient: into memory, or back where its campaign has its share there already."""
-        campaign = await self._accounts.campaign_by_id(row.campaign_id)
+        readable = True
         try:
+            campaign = await self._accounts.campaign_by_id(row.campaign_id)
             address = campaign.key.open_address(row.message_id, row.ordinal, row.sealed_address)
-        except VaultError:
-            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
+        except DatabaseUnavailable:
+            # it is leased: whatever happens, it must not be forgotten
+            self._spawn(self._take_later(row))
             return
+        except (VaultError, KeyringError):
+            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
+            readable, address = False, Address("")
         lease = Lease(
             row.message_id,
             row.ordinal,
@@ -200,11 +212,18 @@ class Delivery:
             row.last_outcome,
         )
         self._open_recipients[row.message_id] = self._open_recipients.get(row.message_id, 0) + 1
-        if self._room.reserve(row.campaign_id, row.message_class, 1):
+        if not readable:
+            self._room.take(row.campaign_id, 1)
+            self._give_back(lease, self._now() + _UNREADABLE_SECONDS)
+        elif self._room.reserve(row.campaign_id, row.message_class, 1):
             self._accept(lease)
         else:
             self._room.take(row.campaign_id, 1)
             self._give_back(lease, self._now() + self._chance() * _SPREAD_SECONDS)
+
+    async def _take_later(self, row: ClaimedRow) -> None:
+        await asyncio.sleep(_RETRY_SECONDS)
+        await self._take(row)
 
     def _accept(self, lease: Lease) -> None:
         """The check at the claim, then on to the site."""
@@ -300,6 +319,7 @@ class Delivery:
         registry.connections.labels(label).inc()
         try:
             session = await self._connect(site)
+            site.established += session is not None
             while session is not None and not self._draining:
                 if not session.usable or session.transactions >= self._limits.messages_per_connection:
                     break
@@ -313,14 +333,21 @@ class Delivery:
                 else:
                     await self._attempt(session, site, lease)
         finally:
-            registry.connections.labels(label).dec()
-            site.sessions -= 1
-            if not site.in_use and self._sites.get(site.key) is site and not site.suspended(self._now()):
-                del self._sites[site.key]
-                self._idle.pop(site, None)
-            self._pump(site)
-            if session is not None:
-                await session.quit()
+            site.established -= session is not None
+            try:
+                if session is not None:
+                    await session.quit()
+            finally:
+                self._release(site, label)
+
+    def _release(self, site: Site, label: str) -> None:
+        """A connection is closed, and not before: another one may take its place."""
+        registry.connections.labels(label).dec()
+        site.sessions -= 1
+        if not site.in_use and self._sites.get(site.key) is site and not site.suspended(self._now()):
+            del self._sites[site.key]
+            self._idle.pop(site, None)
+        self._pump(site)
 
     async def _work(self, site: Site) -> bool:
         """Wait for work at a site; False when none came while it was worth keeping the connection."""
@@ -349,10 +376,10 @@ class Delivery:
                 else:
                     site.reached()
                     return session
-        if site.sessions == 1:  # while others hold connections, only this one more was refused
-            self._rest(site, outcome)
+        if site.established:  # only this one more was refused
+            site.crowded(self._now())
         else:
-            await asyncio.sleep(1)
+            self._rest(site, outcome)
         return None
 
     async def _connect_to(self, host: str, address: str, port: int) -> Session:
@@ -373,13 +400,15 @@ class Delivery:
             return await connect(limits.tls)
         except SessionLost as lost:
             # opportunistic: a peer whose TLS is broken gets its mail without
-            if limits.tls is None or limits.tls_required or lost.outcome.bounce_class is not BounceClass.TLS_REQUIRED:
+            if limits.tls is None or limits.tls_required or lost.outcome.stage is not Stage.STARTTLS:
                 raise
             return await connect(None)
 
     def _rest(self, site: Site, outcome: Outcome) -> None:
-        """A site can't be used for now: what waits for it has been deferred by that."""
+        """A site can't be used for now: what waits for it is deferred by that, even if one recipient was refused."""
         now = self._now()
+        if outcome.action is not Action.DELAYED:
+            outcome = replace(outcome, action=Action.DELAYED, status=f"4{outcome.status[1:]}")
         for lease in site.unreachable(outcome, now, self._chance()):
             self._settle(lease, outcome, site.key, not_before=site.suspended_until)
 
@@ -411,7 +440,7 @@ class Delivery:
         except DatabaseUnavailable:
             site.queue.push(lease, first=True)
             await asyncio.sleep(_GATE_SECONDS)
-        except (Gone, RenderError, VaultError, SigningError) as error:
+        except Exception as error:  # whatever it is: temporary (M1)
             _LOG.error("content can't be had", message=lease.message_id, error=type(error).__name__)
             self._settle(lease, signing("the content can't be made ready"), site.key)
         return None
@@ -419,7 +448,8 @@ class Delivery:
     async def _transact(self, session: Session, site: Site, lease: Lease, content: Content) -> None:
         try:
             rendered = self._contents.render(content, lease.person)
-        except SigningError:
+        except Exception as error:
+            _LOG.error("mail can't be made", message=lease.message_id, error=type(error).__name__)
             self._settle(lease, signing("the signature can't be made"), site.key)
             return
 
@@ -435,7 +465,7 @@ class Delivery:
                 lease.address.address,
                 rendered.wire,
                 eight_bit=content.envelope.eight_bit,
-                smtputf8=content.envelope.smtputf8,
+                smtputf8=content.envelope.smtputf8 or not lease.address.address.isascii(),
                 check=check,
             )
         except Withheld as withheld:
@@ -449,6 +479,8 @@ class Delivery:
                 site.queue.push(lease, first=True)
             else:
                 self._settle(lease, lost.outcome, site.key, began=began)
+                if lost.outcome.trouble is Trouble.SITE:
+                    self._rest(site, lost.outcome)
         else:
             self._settle(lease, outcome, site.key, began=began)
             if outcome.trouble is Trouble.SITE:
@@ -516,6 +548,7 @@ class Delivery:
             for site in list(self._sites.values()):
                 for lease in site.queue.take_expired(now):
                     self._complete(expire(lease, self._policy, now=now, site=site.key, last=site.last_outcome))
+                self._pump(site)  # what was put back while the site rested
 
     def report(self) -> None:
         """How much is held in memory, for the metrics; called now and then."""

@@ -16,6 +16,7 @@ from suppression.digest import MessageClass
 
 # what transactional mail may take beyond every bound, so that a campaign that fills them can't delay it
 TRANSACTIONAL_HEADROOM = 2
+_CROWDED_SECONDS = 30.0
 
 
 class FairQueue:
@@ -97,9 +98,11 @@ class Site:
     route: Route
     queue: FairQueue = field(default_factory=FairQueue)
     sessions: int = 0
+    established: int = 0
     in_transaction: int = 0
     failures: int = 0
     suspended_until: float = 0.0
+    crowded_until: float = 0.0
     last_outcome: Outcome | None = None
 
     @property
@@ -119,7 +122,10 @@ class Site:
     def wants_session(self, now: float, limit: int) -> bool:
         """Whether another connection would have work, and may be opened."""
         idle_or_opening = self.sessions - self.in_transaction
-        return self.sessions < limit and len(self.queue) > idle_or_opening and not self.suspended(now)
+        allowed = (
+            self.sessions < limit and not self.suspended(now) and not (self.established and now < self.crowded_until)
+        )
+        return allowed and len(self.queue) > idle_or_opening
 
     def reached(self) -> None:
         """A session is up: whatever was wrong is over."""
@@ -127,8 +133,17 @@ class Site:
         self.suspended_until = 0.0
         self.last_outcome = None
 
+    def crowded(self, now: float) -> None:
+        """The site takes no more connections than there are: another one is not tried for a while."""
+        self.crowded_until = now + _CROWDED_SECONDS
+
     def unreachable(self, outcome: Outcome, now: float, chance: float) -> list[Lease]:
-        """No host of this site can be used. Returns what waited; the site rests before it is tried again."""
+        """No host of this site can be used. Returns what waited; the site rests before it is tried again.
+
+        Connections that fail together count once.
+        """
+        if self.suspended(now):
+            return self.queue.clear()
         self.failures += 1
         rest = min(5.0 * 2 ** (self.failures - 1), 1_800.0)
         self.suspended_until = now + rest * (0.9 + 0.2 * chance)

@@ -1,0 +1,421 @@
+"""The delivery engine between a real database and peers that misbehave to order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from config.database import DatabaseUnavailable
+from mta import delivery as delivery_module
+from mta.vault import Address
+from tests.support.client import trusting
+from tests.support.engine import MESSAGE, engine
+from tests.support.node import Clock, Node, eventually, node, server_tls, until
+from tests.support.peer import Connection, Peer
+from tests.support.script import Script, close, hold, proceed, raw, reply, reset
+
+DELIVERED, BOUNCED, EXPIRED, SUPPRESSED, CANCELLED = 1, 2, 3, 4, 5
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def n(database_url: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Node]:
+    async with node(database_url, tmp_path, now=clock) as made:
+        yield made
+
+
+def readers(count: int, domain: str = "example.net") -> list[str]:
+    return [f"reader-{number}@{domain}" for number in range(count)]
+
+
+async def test_one_message_for_many_on_few_connections(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit(*readers(20))
+        await e.settled()
+        assert peer.deliveries() == dict.fromkeys(readers(20), 1)
+        assert len(peer.connections) <= 2
+        assert all(b"DKIM-Signature:" in message.content for message in peer.messages)
+        assert len({message.sender for message in peer.messages}) == 20
+        assert all(not connection.violations for connection in peer.connections)
+        assert await e.finals() == {DELIVERED: 20}
+        assert await n.rows("SELECT count(*) FROM message") == [(0,)]
+
+
+async def test_the_limit_of_connections_holds_all_the_time(n: Node, clock: Clock) -> None:
+    """Also while a connection says goodbye: its place is free when it is closed, not before."""
+    most = 0
+
+    async def count(connection: Connection) -> None:
+        nonlocal most
+        most = max(most, sum(other.open for other in connection.peer.connections))
+        await connection.proceed()
+
+    script = Script().on("GREETING", count)
+    async with (
+        Peer(script) as peer,
+        engine(n, clock, {"example.net": peer.port}, connections_per_site=3, messages_per_connection=2) as e,
+    ):
+        await e.submit(*readers(40))
+        await e.settled()
+        assert len(peer.messages) == 40
+        assert all(len(connection.messages) <= 2 for connection in peer.connections)
+    assert most == 3
+
+
+async def test_an_idle_connection_takes_the_next_message(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        for number in range(3):
+            await e.submit(f"reader-{number}@example.net")
+            await e.settled()
+        assert len(peer.connections) == 1
+
+
+@pytest.mark.parametrize("how", [close, reset])
+async def test_an_idle_connection_that_the_peer_closed_is_no_attempt(n: Node, clock: Clock, how: object) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        await how()(peer.connections[0])  # type: ignore[operator]
+        await e.submit("bob@example.net")
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 2}
+        assert await n.rows("SELECT attempts FROM outcome") == [(1,), (1,)]
+
+
+async def test_a_deferred_recipient_is_tried_again_when_its_time_has_come(n: Node, clock: Clock) -> None:
+    script = Script().on("RCPT", reply("450 4.2.2 full"), times=2)
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        assert await e.states() == [(0, 1)]
+        assert await e.due() == [60.0]
+        clock.seconds += 59
+        await e.claim()
+        assert await e.states() == [(0, 1)]
+        clock.seconds += 1
+        await e.claim()
+        await e.settled()
+        assert await e.states() == [(0, 2)]
+        assert await e.due() == [300.0]
+        clock.seconds += 300
+        await e.claim()
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 1}
+        assert await n.rows("SELECT attempts FROM outcome") == [(3,)]
+
+
+async def test_a_permanent_refusal_of_one_is_not_the_others(n: Node, clock: Clock) -> None:
+    script = Script().on("RCPT", reply("550 5.1.1 unknown user"), when="reader-3@")
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit(*readers(6))
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 5, BOUNCED: 1}
+        scopes = await n.rows("SELECT person FROM suppression_log")
+        assert scopes == [(n.person("reader-3@example.net"),)]
+
+
+async def test_a_refusal_of_us_bounces_nobody_who_was_not_offered(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    script = Script().on("MAIL", hold(gate), reply("550 5.7.1 Your IP 192.0.2.1 is on a blocklist (blacklisted)"))
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=1) as e:
+        await e.submit(*readers(10))
+        await peer.reached("MAIL")
+        gate.set()
+        await e.settled()
+        assert (await e.finals()).get(BOUNCED, 0) <= 1
+        assert len(await e.states()) >= 9
+        assert peer.connections[0].counts["MAIL"] == 1
+
+
+@pytest.mark.parametrize("count", [1, 30])
+async def test_a_dead_site_rests_however_much_waits_for_it(n: Node, clock: Clock, count: int) -> None:
+    peer = Peer()
+    await peer.start()
+    await peer.stop()
+    async with engine(n, clock, {"example.net": peer.port}, connections_per_site=5) as e:
+        await e.submit(*readers(count))
+        await e.settled()
+        assert await e.states() == [(0, 1)] * count
+        # one failure, not one for each connection that failed with it
+        assert all(site.failures == 1 for site in e.delivery._sites.values())
+        clock.seconds += 1
+        await e.submit("late@example.net")
+        await e.settled()
+        assert (0, 0) in await e.states()
+
+
+async def test_a_dead_site_does_not_delay_others(n: Node, clock: Clock) -> None:
+    forever = asyncio.Event()
+    async with (
+        Peer(Script().on("GREETING", hold(forever))) as silent,
+        Peer() as healthy,
+        engine(n, clock, {"example.net": silent.port, "example.org": healthy.port}) as e,
+    ):
+        await e.submit(*readers(50), *readers(10, "example.org"))
+        await until(lambda: len(healthy.messages) == 10)
+        assert await e.finals() == {} or await e.finals() == {DELIVERED: 10}
+
+
+async def test_a_greeting_of_the_wrong_success_delivers_nothing(n: Node, clock: Clock) -> None:
+    script = Script().on("GREETING", raw(b"250 hello\r\n"))
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit(*readers(5))
+        await e.settled()
+        assert await e.finals() == {}
+        assert len(await e.states()) == 5
+
+
+async def test_a_site_that_takes_few_connections_is_not_stormed(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    script = Script().on("GREETING", proceed(), connection=1).on("GREETING", reply("421 4.7.0 too many"), close())
+    script.on("RCPT", hold(gate), proceed(), times=1)
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=5) as e:
+        await e.submit("first@example.net")
+        await peer.reached("RCPT")
+        await e.submit(*readers(20))
+        await peer.reached("GREETING", 2)
+        gate.set()
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 21}
+        assert len(peer.connections) <= 6
+
+
+async def test_421_about_a_rate_lets_the_site_rest(n: Node, clock: Clock) -> None:
+    script = Script().on("MAIL", reply("421 4.7.0 too many messages, rate limited, slow down"), close(), nth=2)
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=1) as e:
+        await e.submit(*readers(10))
+        await e.settled()
+        assert len(peer.connections) == 1
+        assert await e.finals() == {DELIVERED: 1}
+
+
+async def test_starttls_that_fails_is_done_without(n: Node, clock: Clock) -> None:
+    for broken in ((reply("454 4.7.0 not now"),), (reply("220 go"), raw(b"nothing of the kind\r\n")), (close(),)):
+        script = Script().on("STARTTLS", *broken)
+        async with (
+            Peer(script, tls=server_tls()) as peer,
+            engine(n, clock, {"example.net": peer.port}, tls=trusting()) as e,
+        ):
+            await e.submit("anna@example.net")
+            await e.settled()
+            assert peer.deliveries() == {"anna@example.net": 1}
+
+
+async def test_tls_that_is_required_is_never_done_without(n: Node, clock: Clock) -> None:
+    script = Script().on("STARTTLS", reply("454 4.7.0 not now"))
+    async with (
+        Peer(script, tls=server_tls()) as peer,
+        engine(n, clock, {"example.net": peer.port}, tls=trusting(), tls_required=True) as e,
+    ):
+        await e.submit("anna@example.net")
+        await e.settled()
+        assert peer.messages == []
+        assert await e.states() == [(0, 1)]
+
+
+# --- suppression
+
+
+async def test_a_suppression_at_the_claim_withholds(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        tenant = await n.parts.accounts.add_tenant("acme", exist_ok=True)
+        n.stop("anna@example.net", tenant.id)
+        await e.submit("anna@example.net", "bob@example.net")
+        await e.settled()
+        assert peer.deliveries() == {"bob@example.net": 1}
+        assert peer.connections[0].counts["MAIL"] == 1
+        assert await e.finals() == {DELIVERED: 1, SUPPRESSED: 1}
+
+
+async def test_a_suppression_between_claim_and_dot_withholds(n: Node, clock: Clock) -> None:
+    tenant = await n.parts.accounts.add_tenant("acme", exist_ok=True)
+
+    async def suppress(connection: Connection) -> None:
+        n.stop("anna@example.net", tenant.id)
+        await connection.proceed()
+
+    async with Peer(Script().on("DATA", suppress, times=1)) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        await peer.connections[0].closed()
+        assert peer.messages == []
+        assert await e.finals() == {SUPPRESSED: 1}
+
+
+async def test_nothing_is_sent_on_a_stale_watermark_and_all_goes_on_afterwards(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        n.gate.stale = True
+        await e.submit(*readers(3))
+        asked = n.gate.asked
+        await until(lambda: n.gate.asked > asked + 2)
+        assert sum(connection.counts["MAIL"] for connection in peer.connections) == 0
+        n.gate.stale = False
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 3}
+        assert await n.rows("SELECT max(attempts) FROM outcome") == [(1,)]
+
+
+async def test_a_watermark_that_grows_stale_before_the_dot_costs_no_attempt(n: Node, clock: Clock) -> None:
+    async def age(connection: Connection) -> None:
+        n.gate.stale = True
+        await connection.proceed()
+
+    async with Peer(Script().on("DATA", age, times=1)) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net")
+        await peer.connections[0].closed() if peer.connections else await (await peer.connected()).closed()
+        assert peer.messages == []
+        n.gate.stale = False
+        await e.settled()
+        assert await n.rows("SELECT state, attempts FROM outcome") == [(DELIVERED, 1)]
+
+
+# --- keys and content
+
+
+async def test_without_a_key_mail_waits_and_never_goes_unsigned(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, create_keys=False) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        assert peer.messages == []
+        assert await e.states() == [(0, 1)]
+
+
+async def test_content_that_can_not_be_made_waits(n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong: a task that dies of it would leave the recipient leased for good."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("anything")
+
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        monkeypatch.setattr(e.contents, "render", fail)
+        await e.submit("anna@example.net")
+        await e.settled()
+        monkeypatch.setattr(e.contents, "get", fail)
+        await e.submit("bob@example.net")
+        await e.settled()
+        assert peer.messages == []
+        assert await e.states() == [(0, 1), (0, 1)]
+
+
+# --- expiry
+
+
+async def test_a_recipient_expires_in_memory_and_in_the_queue(n: Node, clock: Clock) -> None:
+    script = Script().on("RCPT", reply("450 4.2.2 full"))
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, poll_seconds=0.01) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        clock.seconds += 3_600
+        await e.claim()
+        await e.settled()
+        assert await e.finals() == {EXPIRED: 1}
+        assert peer.connections[0].counts["RCPT"] == 1
+
+        n.gate.stale = True  # so that the next one stays in memory
+        await e.submit("bob@example.net")
+        clock.seconds += 3_600
+        task = asyncio.create_task(e.delivery.expire_for_ever())
+        await e.settled()
+        task.cancel()
+        assert await e.finals() == {EXPIRED: 2}
+
+
+async def test_an_attempt_that_ends_after_the_lifetime_expires(n: Node, clock: Clock) -> None:
+    async def late(connection: Connection) -> None:
+        clock.seconds += 4_000
+        await connection.reply("450 4.2.2 full")
+
+    async with Peer(Script().on("RCPT", late)) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net")
+        await e.settled()
+        assert await e.finals() == {EXPIRED: 1}
+
+
+# --- memory and the database
+
+
+async def test_a_slow_site_gives_back_what_is_over_its_bound(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    script = Script().on("GREETING", hold(gate), proceed())
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, memory_per_site=5) as e:
+        await e.submit(*readers(20))
+        await eventually(lambda: queued(n, 15))
+        assert e.room.held == 5
+        gate.set()
+        await e.settled()
+        clock.seconds += 60
+        while await e.states():
+            await e.claim()
+            await e.settled()
+            clock.seconds += 60
+        assert peer.deliveries() == dict.fromkeys(readers(20), 1)
+
+
+async def queued(n: Node, count: int) -> bool:
+    return await n.rows("SELECT count(*) FROM recipient WHERE state = 0") == [(count,)]
+
+
+async def test_a_database_that_goes_away_after_a_claim_forgets_nobody(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "_RETRY_SECONDS", 0.01)
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, room=(0, 0)) as e:
+        await e.submit(*readers(5))
+        e.room.__init__(100, 100)  # type: ignore[misc]
+        found = n.parts.accounts.campaign_by_id
+        failures = 3
+
+        async def sometimes(campaign_id: int) -> object:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise DatabaseUnavailable("gone")
+            return await found(campaign_id)
+
+        monkeypatch.setattr(n.parts.accounts, "campaign_by_id", sometimes)
+        await e.claim()
+        await until(lambda: len(peer.messages) == 5)
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 5}
+
+
+async def test_a_recipient_that_can_not_be_read_goes_back(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, room=(0, 0)) as e:
+        await e.submit("anna@example.net")
+        e.room.__init__(100, 100)  # type: ignore[misc]
+        await n.execute("UPDATE recipient SET address = '\\x00112233445566778899aabbccddeeff'")
+        await e.claim()
+        await e.settled()
+        assert await e.states() == [(0, 0)]
+        assert (await e.due())[0] > 0
+
+
+async def test_non_ascii_recipients_need_smtputf8_and_others_do_not(n: Node, clock: Clock) -> None:
+    async with Peer(capabilities=("PIPELINING",)) as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        await e.submit("anna@example.net", "ännä@example.net", raw=MESSAGE)
+        await e.settled()
+        assert peer.deliveries() == {"anna@example.net": 1}
+        assert await e.finals() == {DELIVERED: 1, BOUNCED: 1}
+
+
+async def test_draining_finishes_what_is_under_way(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    script = Script().on("DOT", hold(gate), proceed(), times=1)
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=1) as e:
+        await e.submit(*readers(3))
+        await peer.reached("DOT")
+        ending = asyncio.create_task(e.delivery.drain(5))
+        await asyncio.sleep(0)
+        gate.set()
+        await ending
+        assert await e.finals() == {DELIVERED: 1}
+        assert await e.states() == [(1, 0), (1, 0)]
+
+
+def test_no_address_in_what_a_lease_shows() -> None:
+    assert "anna" not in repr(Address("anna@example.net"))
