@@ -279,10 +279,11 @@ def _said(tail: str, following: list[str]) -> str:
         if replied and _NEXT_REPLY.match(line):
             break
         if line.strip():
-            said.append(line.strip())
+            if re.search(r"\w", line):
+                said.append(line.strip())
             empty = 0
             continue
         empty += 1
-        if said and (empty > 1 or len(said) > 1 or len(said[0]) > 40):
+        if said and not said[-1].endswith(":") and (empty > 1 or len(said) > 1 or len(said[0]) > 40):
             break
     return " ".join(said)
