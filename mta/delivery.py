@@ -11,12 +11,8 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-<<<<<<< /tmp/smtpq/ed/mta/delivery.py
 from dataclasses import dataclass, replace
-=======
-from dataclasses import dataclass
 from typing import Final
->>>>>>> /tmp/smtpq/theirs
 
 import structlog
 
