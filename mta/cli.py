@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from config.settings import Settings
-from mta import commands_accounts, commands_queue, commands_suppress, commands_test
+from mta import commands_accounts, commands_events, commands_queue, commands_reports, commands_suppress, commands_test
 from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
 
 app = typer.Typer(
@@ -32,6 +32,10 @@ app.command("verify-log")(commands_suppress.verify_log)
 app.command()(commands_suppress.prove)
 app.command()(commands_test.send)
 app.command()(commands_queue.queue)
+app.add_typer(commands_events.webhooks, name="webhook")
+app.add_typer(commands_events.events, name="events")
+app.command()(commands_reports.report)
+app.command()(commands_reports.usage)
 
 
 @app.command()

@@ -1,9 +1,10 @@
 -- The statements of mta/tally.py.
 
 -- name: counts
--- Events of a window of positions, counted by what tallies are kept of.
+-- Events of a window of positions, counted by what tallies are kept of. A recipient is deferred once, however often.
 SELECT e.tenant_id, e.campaign_id, date_trunc('hour', e.at, 'UTC') AS hour, e.type, coalesce(e.site, '') AS site, e.class,
-    sum(coalesce(e.recipients, 1))::bigint AS recipients, count(*) AS messages, sum(coalesce(e.bytes, 0))::bigint AS bytes
+    sum(CASE WHEN e.type = 7 AND e.attempts > 1 THEN 0 ELSE coalesce(e.recipients, 1) END)::bigint AS recipients,
+    count(*) AS messages, sum(coalesce(e.bytes, 0))::bigint AS bytes
 FROM event e
 WHERE e.position > $1 AND e.position <= $2
 GROUP BY 1, 2, 3, 4, 5, 6;
