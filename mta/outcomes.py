@@ -7,6 +7,7 @@ complete() is called before the next command goes out on a session, and has the 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -36,9 +37,31 @@ class Recorder:
         self._suppress = suppress
 
     async def record(self, batch: Sequence[Completion]) -> None:
-        """Commit a batch; applying it twice changes nothing. Raises DatabaseUnavailable."""
+        """Commit a batch; applying it twice changes nothing. Raises DatabaseUnavailable.
+
+        One that can't be stored as it is must not hold up the others, so that each is tried by itself then, and that
+        one without what follows from it.
+        """
+        try:
+            await self._record(batch)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            if len(batch) > 1:
+                for completion in batch:
+                    await self.record([completion])
+                return
+            _LOG.error("an outcome is stored without what the peer said", error=type(error).__name__)
+            await self._write([_plain(completion) for completion in batch])
+
+    async def _record(self, batch: Sequence[Completion]) -> None:
         await self._suppress([c for c in batch if c.state is FinalState.BOUNCED])
         notices = await self._compose([c for c in batch if c.notice])
+        await self._write(batch, notices)
+
+    async def _write(
+        self, batch: Sequence[Completion], notices: Sequence[tuple[Sequence[Completion], NewMessage]] = ()
+    ) -> None:
         finals = [c for c in batch if c.state is not None]
         deferred = [c for c in batch if c.state is None]
         if notices:
@@ -54,7 +77,7 @@ class Recorder:
         self,
         finals: list[Completion],
         deferred: list[Completion],
-        notices: list[tuple[Sequence[Completion], NewMessage]],
+        notices: Sequence[tuple[Sequence[Completion], NewMessage]],
     ) -> set[tuple[int, int]]:
         """A notice goes in with the state that it reports, or not at all."""
         async with self._queue.transaction() as connection:
@@ -114,7 +137,7 @@ class Outcomes:
             self._flushing = None
 
     async def _record(self, batch: list[Completion]) -> None:
-        """Until it is in: one that can't be stored must not hold up the others for ever."""
+        """Until it is in."""
         while True:
             started = time.perf_counter()
             try:
@@ -133,6 +156,14 @@ class Outcomes:
             await self._on_settled(batch)
         except DatabaseUnavailable:
             _LOG.info("content of finished messages is dropped later")
+        except Exception as error:
+            _LOG.error("settled outcomes could not be cleared away", error=type(error).__name__)
+
+
+def _plain(completion: Completion) -> Completion:
+    """The same state without a notice, and without the texts that came from outside."""
+    outcome = completion.outcome and replace(completion.outcome, status="", diagnostic="", remote_mta="")
+    return replace(completion, outcome=outcome, site="", notice="")
 
 
 def _count(completion: Completion) -> None:
