@@ -54,8 +54,11 @@ class BaseKeeper:
         self._not_before = self._rest_until = 0.0
 
     async def load(self, index: Index) -> None:
-        """Use the file if it is newer than what the index has; a file that can't be used is left to the next build."""
-        self._seen = self._stamp()
+        """Use the file if it is newer than what the index has; one that can't be used is left to the next build."""
+        stamp = self._stamp()
+        if stamp is not None and stamp == self._seen:
+            return
+        self._seen = stamp
         try:
             base = await asyncio.to_thread(Base.load, self._path)
         except FileNotFoundError:

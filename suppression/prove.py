@@ -100,20 +100,25 @@ def person_of(text: str, digest: Digest, tokens: Tokens) -> int:
         raise AddressError("neither an address nor a token nor a digest") from None
 
 
-def late_attempts(entries: Iterable[Entry], attempts: Iterable[Attempt], digest: Digest) -> list[Attempt]:
-    """The deliveries that were made when the log forbade them. Entries and attempts of one person, in any order."""
+def late_attempts(
+    entries: Iterable[Entry], attempts: Iterable[Attempt], digest: Digest, bound_seconds: float = 0.0
+) -> list[Attempt]:
+    """The deliveries that were made when the log forbade them. Entries and attempts of one person, in any order.
+
+    `bound_seconds`: within which a suppression is in force on every node; a final dot in this time is not late.
+    """
     history = sorted(entries, key=lambda entry: entry.position)
     person = history[0].person if history else 0
     return [
         attempt
         for attempt in attempts
         if attempt.state == "delivered"
-        and _forbidden(history, set(digest.keys(person, attempt.tenant_id, attempt.list_id)), attempt)
+        and _forbidden(history, set(digest.keys(person, attempt.tenant_id, attempt.list_id)), attempt, bound_seconds)
     ]
 
 
 async def late_deliveries(
-    log: SuppressionLog, deliveries: Sequence[tuple[int, Attempt]], digest: Digest
+    log: SuppressionLog, deliveries: Sequence[tuple[int, Attempt]], digest: Digest, bound_seconds: float = 0.0
 ) -> list[Attempt]:
     """The deliveries, each given with its person, that the log forbade at their time: to be run over all of them, some
     time after, as the measure of the promise. Raises DatabaseUnavailable."""
@@ -124,12 +129,13 @@ async def late_deliveries(
         late
         for person, attempt in deliveries
         if person in history
-        for late in late_attempts(history[person], [attempt], digest)
+        for late in late_attempts(history[person], [attempt], digest, bound_seconds)
     ]
 
 
-def _forbidden(history: Sequence[Entry], keys: set[int], attempt: Attempt) -> bool:
-    effects = {entry.key: entry.effect for entry in history if entry.at < attempt.at and entry.key in keys}
+def _forbidden(history: Sequence[Entry], keys: set[int], attempt: Attempt, bound_seconds: float) -> bool:
+    latest = attempt.at - bound_seconds
+    effects = {entry.key: entry.effect for entry in history if entry.at < latest and entry.key in keys}
     wanted = Effect.ALL if attempt.message_class is MessageClass.TRANSACTIONAL else Effect.CAMPAIGN
     return any(effect >= wanted for effect in effects.values())
 
@@ -140,12 +146,14 @@ async def story_of(
     consents: Consents,
     attempts_of: Callable[[int], Awaitable[Sequence[Attempt]]],
     digest: Digest,
+    bound_seconds: float = 0.0,
 ) -> Story:
-    """Collect a person's story; raises DatabaseUnavailable."""
+    """Collect a person's story; `bound_seconds` as for `late_attempts`. Raises DatabaseUnavailable."""
     attempts = sorted(await attempts_of(person), key=lambda attempt: attempt.at)
     entries, known = await log.read_person(person), await consents.of_person(person)
+    late = late_attempts(entries, attempts, digest, bound_seconds)
     position, head_hash = await log.head()
-    return Story(person, entries, known, attempts, late_attempts(entries, attempts, digest), position, head_hash)
+    return Story(person, entries, known, attempts, late, position, head_hash)
 
 
 def _time(at: float) -> str:
