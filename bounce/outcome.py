@@ -84,6 +84,7 @@ class Stage(StrEnum):
     SIGN = "sign"
     EXPIRY = "expiry"
     SUPPRESSION = "suppression"
+    ORDER = "order"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,12 @@ class Submission(Section):
     campaign_header: str = Field(
         "X-Campaign", pattern=r"^[A-Za-z0-9-]{1,60}$", description="header field that names the campaign"
     )
+    max_hold_seconds: int = Field(
+        2_592_000,
+        ge=0,
+        le=31_536_000,
+        description="how far ahead HOLDFOR and HOLDUNTIL may be (RFC 4865); 0: not offered",
+    )
     dsn: bool = Field(True, description="tell the envelope sender by DSN what could not be delivered (RFC 3464)")
     trusted_networks: list[TrustedNetwork] = Field(
         [], description="networks that stand for a tenant; in the sandbox, the loopback interface for tenant sandbox"

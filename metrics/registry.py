@@ -23,6 +23,7 @@ bounced = Counter("heed_bounced_total", "Recipients refused for good, by class",
 expired = Counter("heed_expired_total", "Recipients that were not delivered within their lifetime")
 suppressed = Counter("heed_suppressed_total", "Recipients withheld, by the check that did it", ["check"])
 cancelled = Counter("heed_cancelled_total", "Queued recipients cancelled by the commit of a suppression")
+ordered = Counter("heed_ordered_total", "Recipients set aside or cancelled by an operator's order", ["order"])
 unsubscribes = Counter("heed_unsubscribes_total", "Suppressions recorded, by the way they came", ["channel"])
 failed_unsubscribes = Counter(
     "heed_unsubscribes_failed_total",

@@ -11,7 +11,15 @@ import orjson
 import typer
 
 from config.settings import Settings
-from mta import commands_accounts, commands_events, commands_queue, commands_reports, commands_suppress, commands_test
+from mta import (
+    commands_accounts,
+    commands_campaign,
+    commands_events,
+    commands_queue,
+    commands_reports,
+    commands_suppress,
+    commands_test,
+)
 from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
 
 app = typer.Typer(
@@ -25,6 +33,7 @@ app = typer.Typer(
 app.add_typer(commands_accounts.tenants, name="tenant")
 app.add_typer(commands_accounts.credentials, name="credential")
 app.add_typer(commands_accounts.dkim, name="dkim")
+app.add_typer(commands_campaign.campaigns, name="campaign")
 app.add_typer(commands_suppress.suppress, name="suppress")
 app.add_typer(commands_test.sink, name="sink")
 app.add_typer(commands_suppress.consent, name="consent")

@@ -1,10 +1,11 @@
-"""SMTP commands of a client, parsed (RFC 5321 §4.1, RFC 1870, 3461, 6152, 6531). Plain functions, no state.
+"""SMTP commands of a client, parsed (RFC 5321 §4.1, RFC 1870, 3461, 4865, 6152, 6531). Plain functions, no state.
 
 Raises CommandError with the complete reply. No reply repeats what the client sent.
 """
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from suppression.digest import AddressError, normalise
@@ -18,7 +19,9 @@ _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]{0,61}[A-Za
 _DOMAIN: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[(?:IPv6:[0-9A-Fa-f:.]+|[0-9.]+)\]")
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?")
 _XTEXT: Final = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
-_WITH_VALUE: Final = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT"})
+_WITH_VALUE: Final = frozenset({"RET", "ENVID", "NOTIFY", "ORCPT", "HOLDFOR", "HOLDUNTIL"})
+_HOLD_FOR: Final = re.compile(r"[0-9]{1,9}")
+_HOLD_UNTIL: Final = re.compile(r"(?i)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)")
 _NOTIFY: Final = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
@@ -41,6 +44,12 @@ class Mail:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    hold_seconds: int = 0
+    hold_until: float = 0.0
+
+    def release_at(self, now: float) -> float:
+        """When it may be delivered (RFC 4865), in epoch seconds; 0 for at once."""
+        return now + self.hold_seconds if self.hold_seconds else self.hold_until if self.hold_until > now else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ def parse_mail(argument: str) -> Mail:
     smtputf8 = "SMTPUTF8" in parameters
     values: dict[str, str] = {}
     for name, value in parameters.items():
-        if name not in {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"}:
+        if name not in {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "HOLDFOR", "HOLDUNTIL"}:
             raise CommandError("555 5.5.4 Unknown MAIL parameter")
         values[name] = value
     size = values.get("SIZE", "0")
@@ -76,7 +85,7 @@ def parse_mail(argument: str) -> Mail:
     if len(envid) > 100 or not _XTEXT.fullmatch(envid):
         raise CommandError("501 5.5.4 ENVID is xtext of up to 100 characters")
     sender = check_address(path, smtputf8=smtputf8) if path else ""
-    return Mail(sender, int(size), body == "8BITMIME", smtputf8, ret, envid)
+    return Mail(sender, int(size), body == "8BITMIME", smtputf8, ret, envid, *_hold(values))
 
 
 def parse_rcpt(argument: str, *, smtputf8: bool) -> Rcpt:
@@ -110,6 +119,23 @@ def check_address(path: str, *, smtputf8: bool) -> str:
     except (AddressError, UnicodeError):
         raise CommandError("501 5.1.3 Address is not well-formed", "address") from None
     return path
+
+
+def _hold(values: dict[str, str]) -> tuple[int, float]:
+    """HOLDFOR and HOLDUNTIL, of which there is at most one (RFC 4865 §4)."""
+    span, until = values.get("HOLDFOR"), values.get("HOLDUNTIL")
+    if span is not None and until is not None:
+        raise CommandError("501 5.5.4 HOLDFOR or HOLDUNTIL, not both")
+    if span is not None and not _HOLD_FOR.fullmatch(span):
+        raise CommandError("501 5.5.4 HOLDFOR takes a number of seconds")
+    if until is None:
+        return int(span or 0), 0.0
+    if not _HOLD_UNTIL.fullmatch(until):
+        raise CommandError("501 5.5.4 HOLDUNTIL takes a time such as 2027-01-31T12:00:00Z")
+    try:
+        return 0, datetime.fromisoformat(until.upper()).timestamp()
+    except (ValueError, OverflowError):
+        raise CommandError("501 5.5.4 HOLDUNTIL takes a time such as 2027-01-31T12:00:00Z") from None
 
 
 def _split(argument: str, keyword: str, syntax: str) -> tuple[str, dict[str, str]]:

@@ -1,15 +1,25 @@
-"""`heed queue`: what waits, by tenant, campaign, state and site."""
+"""`heed queue`: what waits, by tenant, campaign, list, state and site.
 
-from typing import Annotated, Any
+Answered from the queue's summary: counted on the spot while the queue is small, and as of some seconds ago otherwise;
+the answer says how old it is.
+"""
+
+from typing import Annotated, Any, Literal
 
 import typer
 
+from mta.summary import STATES
 from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of, table
-
-_STATES = ("queued", "leased", "held")
 
 
 def queue(
+    campaign: Annotated[str, typer.Option("--campaign", help="Of this campaign alone, by name or id.")] = "",
+    list_name: Annotated[str, typer.Option("--list", help="Of this list alone.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Of this tenant alone.")] = "",
+    site: Annotated[str, typer.Option("--site", help="For this site alone.")] = "",
+    state: Annotated[
+        Literal["", "queued", "leased", "held"], typer.Option("--state", help="In this state alone.")
+    ] = "",
     most: Annotated[int, typer.Option("--most", min=1, max=10_000, help="Groups to show, the largest first.")] = 50,
     config: Config = None,
     overrides: Set = None,
@@ -17,17 +27,24 @@ def queue(
 ) -> None:
     """Show what is queued by tenant, campaign, state and site, with the oldest message and the next attempt."""
 
-    async def look(parts: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return await parts.queue.counts(), await parts.queue.overview(most)
+    async def look(parts: Any) -> dict[str, Any]:
+        summary = parts.summary
+        await summary.refresh_now()
+        totals = await summary.totals()
+        return {
+            "totals": {name: totals[name]["recipients"] if name in totals else 0 for name in STATES},
+            "counted_seconds_ago": await summary.age_seconds(),
+            "groups": await summary.overview(
+                most, tenant=tenant, campaign=campaign, list_name=list_name, site=site, state=state
+            ),
+        }
 
-    counts, groups = run_with_parts(settings_of(config, overrides), look)
-    totals = {state: counts[state][0] if state in counts else 0 for state in _STATES}
-    for group in groups:
-        group["state"] = _STATES[group["state"]]
+    found = run_with_parts(settings_of(config, overrides), look)
     if as_json:
-        print_json({"totals": totals, "groups": groups})
+        print_json(found)
         return
-    OUT.print(", ".join(f"{count} {state}" for state, count in totals.items()))
+    totals = ", ".join(f"{count} {name}" for name, count in found["totals"].items())
+    OUT.print(f"{totals}; counted {found['counted_seconds_ago']:.0f} s ago")
     rows: list[tuple[object, ...]] = [
         (
             group["tenant"],
@@ -38,11 +55,13 @@ def queue(
             _time(group["oldest"]),
             _time(group["next_attempt"]),
         )
-        for group in groups
+        for group in found["groups"]
     ]
     if rows:
         columns = ("tenant", "campaign", "state", "site", "recipients", "oldest", "next attempt")
         table(*columns, rows=rows, empty="")
+    elif any((campaign, list_name, tenant, site, state)):
+        OUT.print("Nothing is queued that fits.")
 
 
 def _time(value: Any) -> str:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,7 +27,8 @@ from mta.contents import Content, Contents, Unsignable
 from mta.dispatch import Room, Site, share
 from mta.identifiers import LANES
 from mta.intake import Stored
-from mta.lease import Lease, RetryPolicy, expire, give_back, settle, withhold
+from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
+from mta.orders import Book, Standing
 from mta.outcomes import Outcomes
 from mta.queue import ClaimedRow, Completion, FinalState, Queue
 from mta.routing import Route, Router
@@ -39,6 +41,8 @@ _LOG = structlog.get_logger(__name__)
 _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind in MessageClass}
 # how soon a closed gate is looked at again
 _GATE_SECONDS = 0.1
+# leases settled by an order between two looks at the event loop
+_OBEYED_AT_ONCE = 200
 # domains whose route is looked up at once
 _LOOKUPS = 100
 # what was given back because there was no room comes due spread over this time
@@ -80,6 +84,7 @@ class Delivery:
         policy: RetryPolicy,
         limits: Limits,
         *,
+        orders: Book | None = None,
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -92,6 +97,7 @@ class Delivery:
         self._room = room
         self._policy = policy
         self._limits = limits
+        self._orders = orders or Book()
         self._now = now
         self._chance = chance
         self._outcomes: Outcomes
@@ -228,7 +234,7 @@ class Delivery:
             self._complete(expire(lease, self._policy, now=now))
         elif self._gate.allows(lease.keys, lease.message_class) is Verdict.SUPPRESSED:
             self._withhold(lease, "claim")
-        else:
+        elif not self._stopped(lease):
             route = self._routes.get(lease.domain)
             if route is not None and route.expires_at > now:
                 self._place(lease, route)
@@ -271,7 +277,9 @@ class Delivery:
             site = self._sites[route.site] = Site(route)
         site.route = route
         now = self._now()
-        if site.suspended(now):
+        if self._stopped(lease, site.key):
+            pass
+        elif site.suspended(now):
             due_at = site.suspended_until + self._chance() * _SPREAD_SECONDS
             self._give_back(lease, due_at, site.key, site.last_outcome)
         elif len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
@@ -323,10 +331,10 @@ class Delivery:
                 if lease is None:
                     if site.sessions > self._limit() or not await self._work(site):
                         break
-                elif self._gate.allows(lease.keys, lease.message_class) is Verdict.STALE:
+                elif self._gate.allows(lease.keys, lease.message_class) is Verdict.STALE or not self._orders.fresh():
                     site.queue.push(lease, first=True)
                     await asyncio.sleep(_GATE_SECONDS)
-                else:
+                elif not self._stopped(lease, site.key):
                     await self._attempt(session, site, lease)
         finally:
             site.established -= session is not None
@@ -451,7 +459,11 @@ class Delivery:
 
         def check() -> Withheld | None:
             verdict = self._gate.allows(lease.keys, lease.message_class)
-            return None if verdict is Verdict.OPEN else Withheld(stale=verdict is Verdict.STALE)
+            if verdict is not Verdict.OPEN:
+                return Withheld(stale=verdict is Verdict.STALE)
+            # an order sends it back to the site's queue, which obeys when it is taken from there
+            free = self._orders.fresh() and self._standing(lease, site.key) is Standing.GO
+            return None if free else Withheld(stale=True)
 
         reused = session.transactions > 0
         began = self._now()
@@ -482,6 +494,38 @@ class Delivery:
             if outcome.trouble is Trouble.SITE:
                 self._rest(site, outcome)
                 session.abort()
+
+    # --- operators' orders
+
+    def _standing(self, lease: Lease, site: str) -> Standing:
+        return self._orders.standing(lease.tenant_id, lease.list_id, lease.campaign_id, lease.received_at, site)
+
+    def _stopped(self, lease: Lease, site: str = "") -> bool:
+        """Whether an order stands in the way of a recipient, which is then settled by it."""
+        standing = self._standing(lease, site)
+        if standing is Standing.GO:
+            return False
+        registry.ordered.labels(standing.name.lower()).inc()
+        settled_by = hold if standing is Standing.HOLD else cancel
+        self._complete(settled_by(lease, now=self._now(), site=site))
+        return True
+
+    def orders_changed(self) -> None:
+        """Set aside or cancel what waits here and may not go any more."""
+        if self._orders.stopped() and not self._draining:
+            self._spawn(self._obey())
+
+    async def _obey(self) -> None:
+        for site in list(self._sites.values()):
+            stopped = site.queue.take(partial(self._may_not_go, site.key))
+            for number, lease in enumerate(stopped, 1):
+                if not self._stopped(lease, site.key):
+                    site.queue.push(lease)
+                if number % _OBEYED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    def _may_not_go(self, site: str, lease: Lease) -> bool:
+        return self._standing(lease, site) is not Standing.GO
 
     # --- what goes out
 

@@ -6,7 +6,7 @@ bounded in all, for each campaign and for each site; what is over a bound goes b
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bounce.outcome import Outcome
@@ -76,13 +76,17 @@ class FairQueue:
 
     def take_expired(self, now: float) -> list[Lease]:
         """Take out what is past its lifetime."""
-        if not any(lease.expires_at <= now for lease in self):
-            return []
-        leases = self.clear()
-        for lease in leases:
-            if lease.expires_at > now:
-                self.push(lease)
-        return [lease for lease in leases if lease.expires_at <= now]
+        return self.take(lambda lease: lease.expires_at <= now)
+
+    def take(self, wanted: Callable[[Lease], bool]) -> list[Lease]:
+        """Take out some of the leases; the others keep their order."""
+        taken = [lease for lease in self if wanted(lease)]
+        if taken:
+            gone = set(map(id, taken))
+            for lease in self.clear():
+                if id(lease) not in gone:
+                    self.push(lease)
+        return taken
 
     def clear(self) -> list[Lease]:
         """Take everything out."""

@@ -17,6 +17,7 @@ from metrics import registry
 from mta.accounts import Campaign
 from mta.identifiers import LANES, MessageIds
 from mta.message import Message
+from mta.orders import Standing
 from mta.queue import NewMessage, NewRecipient, Queue
 from mta.vault import Address, Envelope
 from suppression.digest import MessageClass
@@ -44,7 +45,9 @@ class Recipient:
 
 @dataclass(slots=True)
 class Submission:
-    """A message as submitted, checked and attributed. message: what was parsed of raw, which is let go once sealed."""
+    """A message as submitted, checked and attributed. message: what was parsed of raw, which is let go once sealed.
+    release_at: not to be delivered before (RFC 4865); 0: at once.
+    """
 
     campaign: Campaign
     list_id: int
@@ -53,6 +56,7 @@ class Submission:
     recipients: Sequence[Recipient]
     raw: bytes = field(repr=False)
     message: Message | None = field(default=None, repr=False)
+    release_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,7 +74,8 @@ class Intake:
     """Collects submissions and commits them in batches.
 
     reserve(campaign id, class, count) says how many recipients this worker can take for delivery at once; on_stored
-    gets them after the commit, on_failed gives the reservation back.
+    gets them after the commit, on_failed gives the reservation back. standing(tenant, list and campaign id, time) says
+    whether an operator's order holds them.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Intake:
         reserve: Callable[[int, MessageClass, int], int],
         on_stored: Callable[[Stored], None],
         on_failed: Callable[[int, int], None],
+        standing: Callable[[int, int, int, float], Standing] = lambda *_: Standing.GO,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -93,6 +99,7 @@ class Intake:
         self._reserve = reserve
         self._on_stored = on_stored
         self._on_failed = on_failed
+        self._standing = standing
         self._now = now
         self._sleep = sleep
         self._lane = 0
@@ -134,7 +141,15 @@ class Intake:
         return await asyncio.shield(committed)
 
     def _take_room(self, submission: Submission) -> int:
+        if submission.release_at > self._now() or self._held(submission):
+            return 0
         return self._reserve(submission.campaign.id, submission.message_class, len(submission.recipients))
+
+    def _held(self, submission: Submission) -> bool:
+        """Whether an operator's order sets it aside."""
+        campaign = submission.campaign
+        standing = self._standing(campaign.tenant_id, submission.list_id, campaign.id, self._now())
+        return standing is not Standing.GO
 
     def _append(
         self, submission: Submission, message_id: int, recipients: list[NewRecipient], taken: int
@@ -149,11 +164,13 @@ class Intake:
             submission.campaign.id,
             submission.message_class,
             received_at,
-            received_at + self._lifetime,
+            max(received_at, submission.release_at) + self._lifetime,
             key.seal_envelope(message_id, submission.envelope),
             key.seal_content(message_id, submission.raw),
             recipients,
             len(submission.raw),
+            submission.release_at,
+            self._held(submission),
         )
         if submission.message is not None:
             submission.raw = b""  # from here on only what was parsed of it is needed

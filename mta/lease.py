@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bounce.outcome import Action, Outcome
+from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from bounce.trouble import expired
 from mta.queue import Completion, FinalState
 from mta.vault import Address
@@ -47,6 +47,7 @@ class Lease:
         notice: str = "",
         tried: bool = False,
         attempt_seconds: float = 0.0,
+        held: bool = False,
     ) -> Completion:
         """What this lease came to, with all that the journal needs to say it again."""
         return Completion(
@@ -67,6 +68,7 @@ class Lease:
             self.received_at,
             tried,
             attempt_seconds,
+            held,
         )
 
     @property
@@ -90,6 +92,9 @@ class RetryPolicy:
         return wait * (1 + self.jitter * (2 * chance - 1))
 
 
+_CANCELLED: Final = Outcome(
+    Action.FAILED, "5.3.0", 0, "cancelled by the operator", "", BounceClass.OTHER, Trouble.MESSAGE, Stage.ORDER
+)
 _FINAL: Final = {
     Action.DELIVERED: FinalState.DELIVERED,
     Action.RELAYED: FinalState.DELIVERED,
@@ -171,6 +176,19 @@ def give_back(lease: Lease, *, now: float, due_at: float, site: str = "", outcom
     due_at = min(due_at, lease.expires_at)
     reason = outcome or lease.last_outcome
     return lease.completion(None, reason, now=now, site=site, due_at=due_at, delay_reported=lease.delay_reported)
+
+
+def hold(lease: Lease, *, now: float, site: str = "") -> Completion:
+    """Set aside by an operator's order, as it was: no attempt was made."""
+    return lease.completion(
+        None, lease.last_outcome, now=now, site=site, due_at=now, delay_reported=lease.delay_reported, held=True
+    )
+
+
+def cancel(lease: Lease, *, now: float, site: str = "") -> Completion:
+    """Cancelled by an operator's order: final. Told by mail only where NOTIFY=FAILURE was given in so many words."""
+    notice = "failed" if "FAILURE" in lease.address.notify.split(",") else ""
+    return lease.completion(FinalState.CANCELLED, _CANCELLED, now=now, site=site, notice=notice)
 
 
 def _notice(lease: Lease, action: str, policy: RetryPolicy) -> str:

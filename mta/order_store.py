@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from config.database import Database, DatabaseUnavailable, load_queries
-from mta.orders import Order, Reach, State, Stopped, Window
+from mta.orders import Order, OrderError, Reach, State, Stopped, Window
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
 CHANNEL: Final = "heed_orders"
 _QUERIES: Final = load_queries("mta", "order_store.sql")
-# the longest lifetime of a message: what an older order cancelled is gone
-_FORGET_SECONDS: Final = 31 * 86_400.0
+# longer than any message is held and then tried: what an older order cancelled is gone
+_FORGET_SECONDS: Final = 400 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,45 @@ class OrderStore:
             rows = await connection.fetch(_QUERIES.history, target.reach, target.id, target.site)
         return [dict(row) for row in rows]
 
+    async def find(self, campaign: str, list_name: str, tenant: str, site: str) -> Target:
+        """What an operator means: a campaign by id or name, a list, a site or a tenant; raises OrderError."""
+        if site and (campaign or list_name or tenant):
+            raise OrderError("a site is named alone, without campaign, list or tenant")
+        if campaign and list_name:
+            raise OrderError("name a campaign or a list, not both")
+        if site:
+            return Target(Reach.SITE, 0, site, f"site {site}")
+        if campaign or list_name:
+            query = _QUERIES.find_campaigns if campaign else _QUERIES.find_lists
+            rows = await self._rows(query, campaign or list_name, tenant)
+            kind, reach = ("campaign", Reach.CAMPAIGN) if campaign else ("list", Reach.LIST)
+            return _only(rows, reach, kind, campaign or list_name, tenant)
+        if not tenant:
+            raise OrderError("name a campaign, or --list, --tenant or --site")
+        rows = await self._rows(_QUERIES.find_tenant, tenant)
+        if not rows:
+            raise OrderError(f"there is no tenant {tenant!r}; `heed tenant list` shows them")
+        return Target(Reach.TENANT, rows[0]["id"], "", f"tenant {tenant}")
+
+    async def target_names(self, orders: Sequence[Order]) -> dict[tuple[Reach, int], str]:
+        """What the targets of orders are called; sites have their own names."""
+        ids = [[order.target for order in orders if order.reach is reach] for reach in list(Reach)[:3]]
+        rows = await self._rows(_QUERIES.target_names, *ids)
+        return {(Reach(row["reach"]), row["id"]): row["name"] for row in rows}
+
+    async def about_campaign(self, campaign_id: int) -> list[Order]:
+        """The orders that a campaign's mail may be stopped by: its own, its tenant's, its lists' and its sites'."""
+        rows = await self._rows(_QUERIES.campaign_ids, campaign_id)
+        if not rows:
+            return []
+        mine = {(Reach.CAMPAIGN, campaign_id), (Reach.TENANT, rows[0]["tenant_id"])}
+        mine |= {(Reach.LIST, list_id) for list_id in rows[0]["lists"]}
+        return [
+            order
+            for order in await self.orders()
+            if (order.reach, order.target) in mine or (order.site and order.site in rows[0]["sites"])
+        ]
+
     async def move(self, stopped: Stopped, lane: int, most: int) -> int:
         """One batch of each kind in a lane, as what is stopped now demands; returns how many rows were moved."""
         held = {reach: list(targets) for reach, targets in stopped.held.items()}
@@ -102,6 +141,10 @@ class OrderStore:
                 names, times = list(stopped.cancelled_sites), list(stopped.cancelled_sites.values())
                 moved += _count(await connection.execute(_QUERIES.recall_sites, lane, names, times, most))
         return moved
+
+    async def _rows(self, query: str, *arguments: Any) -> list[Any]:
+        async with self._db.connection() as connection:
+            return list(await connection.fetch(query, *arguments))
 
     async def _change(
         self, query: str, arguments: Sequence[Any], target: Target, action: str, reason: str, actor: str, details: str
@@ -153,6 +196,22 @@ class OrderFeed:
     def close(self) -> None:
         """Let go of the connection at once."""
         self._connection.terminate()
+
+
+def _only(rows: Sequence[Any], reach: Reach, kind: str, name: str, tenant: str) -> Target:
+    """The one that is meant; an id is more exact than a name."""
+    exact = [row for row in rows if str(row["id"]) == name and reach is Reach.CAMPAIGN] or rows
+    if not exact:
+        of = f" of tenant {tenant}" if tenant else ""
+        raise OrderError(
+            f"there is no {kind} {name!r}{of}; `heed {'campaign' if reach is Reach.CAMPAIGN else 'queue'}"
+            f"{' list' if reach is Reach.CAMPAIGN else ''}` shows what there is"
+        )
+    if len(exact) > 1:
+        tenants = ", ".join(sorted(row["tenant"] for row in exact))
+        raise OrderError(f"several tenants have a {kind} {name!r}: {tenants}; say which with --tenant")
+    row = exact[0]
+    return Target(reach, row["id"], "", f"{kind} {row['name'] or '-'} ({row['tenant']})")
 
 
 def _order(row: Any) -> Order:

@@ -135,3 +135,41 @@ UPDATE recipient r
 SET state = 0, due_at = clock_timestamp()
 FROM hit
 WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2);
+
+-- name: find_campaigns
+-- Campaigns by id or name, of a tenant or of all.
+SELECT c.id, c.name, t.name AS tenant
+FROM campaign c
+JOIN tenant t ON t.id = c.tenant_id
+WHERE (c.id::text = $1 OR c.name = $1) AND ($2 = '' OR t.name = $2)
+ORDER BY c.id::text = $1 DESC, c.id
+LIMIT 10;
+
+-- name: find_lists
+-- Lists by name, of a tenant or of all.
+SELECT l.id, l.name, t.name AS tenant
+FROM list l
+JOIN tenant t ON t.id = l.tenant_id
+WHERE l.name = $1 AND ($2 = '' OR t.name = $2)
+LIMIT 10;
+
+-- name: find_tenant
+-- A tenant by name.
+SELECT id, name FROM tenant WHERE name = $1;
+
+-- name: target_names
+-- The names of what orders are about: campaigns, lists, tenants.
+SELECT 1 AS reach, c.id, t.name || '/' || c.name AS name FROM campaign c JOIN tenant t ON t.id = c.tenant_id
+WHERE c.id = ANY ($1::integer[])
+UNION ALL SELECT 2, l.id, t.name || '/' || l.name FROM list l JOIN tenant t ON t.id = l.tenant_id
+WHERE l.id = ANY ($2::integer[])
+UNION ALL SELECT 3, t.id, t.name FROM tenant t WHERE t.id = ANY ($3::integer[]);
+
+-- name: campaign_ids
+-- The tenant and the lists of a campaign with queued mail, for finding the orders that stop it.
+SELECT c.tenant_id, coalesce(array_agg(DISTINCT s.list_id) FILTER (WHERE s.list_id > 0), '{}') AS lists,
+    coalesce(array_agg(DISTINCT s.site) FILTER (WHERE s.site <> ''), '{}') AS sites
+FROM campaign c
+LEFT JOIN queue_summary s ON s.campaign_id = c.id
+WHERE c.id = $1
+GROUP BY c.tenant_id;

@@ -137,6 +137,20 @@ class Order:
         outside = self.window is not None and not self.window.contains(now)
         return Standing.HOLD if paused or early or outside else Standing.GO
 
+    def says(self, now: float) -> str:
+        """In words: what, by whom, since when, why and until when."""
+        standing, end = self.standing(now), self.ends(now)
+        if standing is Standing.GO:
+            return f"running; it leaves only in {self.window}" if self.window else "running"
+        what = {State.CANCELLED: "cancelled", State.PAUSED: "paused", State.RUNNING: "scheduled"}[self.state]
+        if self.state is State.PAUSED and self.until is not None and now >= self.until:
+            what = "scheduled"
+        if what == "scheduled" and self.window and not (self.not_before and now < self.not_before):
+            what = f"outside its window {self.window}"
+        why = f": {self.reason}" if self.reason else ""
+        until = f", until {utc(end)}" if end else ""
+        return f"{what} by {self.actor} since {utc(self.at)}{until}{why}"
+
     def ends(self, now: float) -> float | None:
         """When it lets mail go again by itself; None for never, or when it does now."""
         if self.standing(now) is not Standing.HOLD or (self.state is State.PAUSED and self.until is None):
@@ -239,6 +253,11 @@ class Book:
         self._stopped = Stopped.by(self.orders, now)
         self._stops = bool(self._stopped)
         self._evaluate_at = now + _AGAIN_SECONDS if any(order.timed for order in self.orders) else math.inf
+
+
+def utc(seconds: float) -> str:
+    """A time for people."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def moment(text: str, now: float) -> float:

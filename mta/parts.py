@@ -20,11 +20,13 @@ from mta.dkim_keys import DkimKeys
 from mta.hygiene import Hygiene
 from mta.identifiers import MessageIds
 from mta.notices import Notices
+from mta.order_store import OrderStore
 from mta.outcomes import Recorder
 from mta.queue import Queue, cancel_suppressed
 from mta.render import Identity, Renderer
 from mta.resolver import Resolver
 from mta.routing import Router, parse_next_hop
+from mta.summary import Summary
 from suppression.digest import Digest, Effect, effect_of
 from suppression.entry import Entry
 from suppression.log import SuppressionLog
@@ -72,6 +74,8 @@ class Parts:
         self.digest = Digest(keyring.digest_key)
         self.tokens = Tokens(keyring)
         self.accounts = Accounts(database, keyring)
+        self.orders = OrderStore(database, now)
+        self.summary = Summary(database)
         self.queue = Queue(database, worker_id, socket.gethostname())
         self.dkim_keys = DkimKeys(database, keyring, time.monotonic)
         self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)

@@ -3,7 +3,7 @@
     state     on disk                                  after a crash
     queued    recipient row, state 0, due_at           claimed by any worker when due_at has come
     leased    recipient row, state 1, worker_id        the worker's journal is replayed, then back to queued
-    held      recipient row, state 2                   stays held; expires like the others
+    held      recipient row, state 2                   stays held until its orders end (steward.py); expires like others
     final     event row, no recipient row              stays
 
 A row that is leased is changed by its worker alone: every statement names the worker, and what matches no row any more
@@ -13,7 +13,6 @@ is reported as lost, never applied. All statements are single, or one short tran
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -26,6 +25,8 @@ from suppression.digest import MessageClass
 from suppression.prove import Attempt
 
 _QUERIES: Final = load_queries("mta", "queue.sql")
+# recipient.state, as stored
+_QUEUED, _LEASED, _HELD = 0, 1, 2
 # a message this young may be on its way in: its recipients are in the same transaction, but clocks differ
 _SWEEP_AGE_SECONDS: Final = 300.0
 # how much later than its id a message may say that it was received
@@ -79,6 +80,8 @@ class NewMessage:
     sealed_content: bytes
     recipients: Sequence[NewRecipient]
     submitted_bytes: int = -1  # of the content as submitted; -1: no tenant's mail but a notice of ours
+    due_at: float = 0.0  # of recipients that are not born leased; 0: at once
+    held: bool = False  # they are set aside, because an operator's order says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class Completion:
     received_at: float = 0.0
     tried: bool = False  # whether a peer, or the lack of one, has answered
     attempt_seconds: float = 0.0
+    held: bool = False  # of no final state: set aside instead of queued, because an operator's order says so
 
     @property
     def key(self) -> tuple[int, int]:
@@ -151,7 +155,7 @@ class Completion:
             (self.message_id, self.ordinal, state, self.attempts, self.at,
              self.outcome and self.outcome.as_dict(), self.site, self.due_at, self.delay_reported, self.notice,
              self.tenant_id, self.list_id, self.campaign_id, self.person, self.received_at, self.tried,
-             round(self.attempt_seconds, 3))
+             round(self.attempt_seconds, 3), self.held)
         )  # fmt: skip
 
     @classmethod
@@ -198,7 +202,7 @@ class Queue:
             [r.ordinal for _, r in rows],
             [int(m.message_class) for m, _ in rows],
             [r.worker_id or None for _, r in rows],
-            [m.received_at for m, _ in rows],
+            [m.due_at or m.received_at for m, _ in rows],
             [m.expires_at for m, _ in rows],
             [r.person for _, r in rows],
             [r.sealed_address for _, r in rows],
@@ -207,6 +211,7 @@ class Queue:
             [m.submitted_bytes for m in messages],
             *_lone_recipients(messages),
             self._node,
+            [_LEASED if r.worker_id else _HELD if m.held else _QUEUED for m, r in rows],
         )
         await self._execute(_QUERIES.insert, arguments, connection)
 
@@ -323,6 +328,7 @@ class Queue:
             [c.received_at for c in given_back],
             [_milliseconds(c) for c in given_back],
             self._node,
+            [_HELD if c.held else _QUEUED for c in given_back],
         )
         rows = await self._fetch(_QUERIES.defer, arguments, connection)
         return {(row[0], row[1]) for row in rows}
@@ -386,15 +392,6 @@ class Queue:
             if not await connection.fetch(_QUERIES.bury_silent, silent_seconds):
                 return 0
             return _count(await connection.execute(_QUERIES.reclaim, now))
-
-    async def counts(self) -> dict[str, tuple[int, datetime | None]]:
-        """Recipients and the oldest due time, by state."""
-        names = {0: "queued", 1: "leased", 2: "held"}
-        return {names[row[0]]: (row[1], row[2]) for row in await self._fetch(_QUERIES.counts, (), None)}
-
-    async def overview(self, most: int) -> list[dict[str, Any]]:
-        """What is queued, by tenant, campaign, state and site; the largest groups first."""
-        return [dict(row) for row in await self._fetch(_QUERIES.overview, (most,), None)]
 
     async def _fetch(self, query: str, arguments: Sequence[Any], connection: Connection | None) -> list[Any]:
         if connection is not None:

@@ -26,12 +26,12 @@ WITH stored AS (
     WHERE m.submitted
 )
 INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address)
-SELECT $1, r.message_id, r.ordinal, CASE WHEN r.worker_id IS NULL THEN 0 ELSE 1 END, r.class, r.worker_id,
-    to_timestamp(r.due_at), to_timestamp(r.expires_at), r.person, r.address
+SELECT $1, r.message_id, r.ordinal, r.state, r.class, r.worker_id, to_timestamp(r.due_at), to_timestamp(r.expires_at),
+    r.person, r.address
 FROM unnest(
     $11::bigint[], $12::integer[], $13::smallint[], $14::integer[], $15::float8[], $16::float8[], $17::bigint[],
-    $18::bytea[]
-) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address);
+    $18::bytea[], $26::smallint[]
+) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state);
 
 -- name: due_lanes
 -- Where there is anything to claim: 32 looks at the first row of an index, in one question.
@@ -121,14 +121,14 @@ WITH given AS (
     FROM unnest(
         $1::smallint[], $2::bigint[], $3::integer[], $4::smallint[], $5::float8[], $6::text[], $7::text[], $8::boolean[],
         $10::boolean[], $11::float8[], $12::text[], $13::smallint[], $14::text[], $15::text[], $16::text[],
-        $17::integer[], $18::integer[], $19::integer[], $20::float8[], $21::integer[]
+        $17::integer[], $18::integer[], $19::integer[], $20::float8[], $21::integer[], $23::smallint[]
     ) AS d (
         lane, message_id, ordinal, attempts, due_at, site, last_outcome, delay_reported, tried, at, status, reply_code,
-        class, remote_mta, diagnostic, tenant_id, list_id, campaign_id, received_at, attempt_ms
+        class, remote_mta, diagnostic, tenant_id, list_id, campaign_id, received_at, attempt_ms, state
     )
 ), back AS (
     UPDATE recipient r
-    SET state = 0, worker_id = NULL, attempts = d.attempts, due_at = to_timestamp(d.due_at), site = d.site,
+    SET state = d.state, worker_id = NULL, attempts = d.attempts, due_at = to_timestamp(d.due_at), site = d.site,
         last_outcome = d.last_outcome, delay_reported = d.delay_reported
     FROM given d
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND r.worker_id = $9
@@ -249,19 +249,3 @@ DELETE FROM worker WHERE heartbeat_at < clock_timestamp() - make_interval(secs =
 UPDATE recipient r
 SET state = 0, worker_id = NULL, due_at = to_timestamp($1)
 WHERE r.state = 1 AND NOT EXISTS (SELECT FROM worker w WHERE w.id = r.worker_id);
-
--- name: counts
--- Recipients by state, and when the oldest queued one was due.
-SELECT state, count(*) AS recipients, min(due_at) AS oldest_due FROM recipient GROUP BY state;
-
--- name: overview
--- What is queued by state, campaign and site, with the most overdue and the next attempt.
-SELECT t.name AS tenant, c.name AS campaign, r.state, coalesce(r.site, '') AS site, count(*) AS recipients,
-    min(m.received_at) AS oldest, min(r.due_at) FILTER (WHERE r.state = 0) AS next_attempt
-FROM recipient r
-JOIN message m ON m.lane = r.lane AND m.id = r.message_id
-JOIN campaign c ON c.id = m.campaign_id
-JOIN tenant t ON t.id = m.tenant_id
-GROUP BY t.name, c.name, r.state, r.site
-ORDER BY recipients DESC, t.name, c.name
-LIMIT $1;

@@ -12,8 +12,10 @@ import binascii
 import functools
 import ipaddress
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import structlog
@@ -26,6 +28,7 @@ from mta.data_reader import DataError, DataReader
 from mta.identifiers import queue_id
 from mta.intake import Intake, Recipient, Submission
 from mta.message import Message, parse, refuse
+from mta.orders import Book, Standing
 from mta.passwords import Passwords
 from mta.vault import Address, Envelope
 from suppression.digest import Digest, MessageClass
@@ -69,13 +72,22 @@ class Policy:
     campaign_header: bytes
     trusted: tuple[Trusted, ...]
     tls: ssl.SSLContext | None
+    max_hold_seconds: int = 0  # RFC 4865; 0: not offered
 
 
 class Door:
     """What all connections of a listener share, and how much of it is in use."""
 
     def __init__(
-        self, policy: Policy, intake: Intake, accounts: Accounts, digest: Digest, gate: Gate, passwords: Passwords
+        self,
+        policy: Policy,
+        intake: Intake,
+        accounts: Accounts,
+        digest: Digest,
+        gate: Gate,
+        passwords: Passwords,
+        orders: Book | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
         self.intake = intake
@@ -83,6 +95,8 @@ class Door:
         self.digest = digest
         self.gate = gate
         self.passwords = passwords
+        self.orders = orders or Book()
+        self.now = now
         self.connections: set[SubmissionProtocol] = set()
         self.buffered = 0
         self.closing = False
@@ -375,6 +389,9 @@ class SubmissionProtocol(asyncio.Protocol):
         policy = self._door.policy
         lines = [policy.hostname, "PIPELINING", f"SIZE {policy.max_message_bytes}", "8BITMIME", "SMTPUTF8"]
         lines += ["ENHANCEDSTATUSCODES", "DSN"]
+        if policy.max_hold_seconds:
+            latest = datetime.fromtimestamp(self._door.now() + policy.max_hold_seconds, UTC)
+            lines.append(f"FUTURERELEASE {policy.max_hold_seconds} {latest:%Y-%m-%dT%H:%M:%SZ}")
         if policy.tls is not None and not self._tls:
             lines.append("STARTTLS")
         if self._tls:
@@ -401,6 +418,8 @@ class SubmissionProtocol(asyncio.Protocol):
             raise CommandError("552 5.3.4 Message is larger than allowed", "oversize")
         if self._door.buffered + mail.size > self._door.policy.max_bytes_in_memory:
             raise CommandError("452 4.3.1 Too much mail on its way in, try again later", "memory")
+        if mail.release_at(now := self._door.now()) > now + self._door.policy.max_hold_seconds:
+            raise CommandError("501 5.5.4 That is further in the future than allowed", "future")
         self._transaction = Transaction(mail, {})
         self._reply("250 2.1.0 OK")
 
@@ -608,7 +627,7 @@ class SubmissionProtocol(asyncio.Protocol):
     def _attributed(
         self, transaction: Transaction, content: bytes, message: Message, campaign: Campaign, list_id: int
     ) -> Submission | None:
-        """The message without those recipients that have left the list; None, and answered, when none is left."""
+        """The message without those recipients that have left the list; None, and answered, when it is not taken."""
         assert self._who is not None
         door, mail, message_class = self._door, transaction.mail, self._who.message_class
         recipients = []
@@ -622,8 +641,13 @@ class SubmissionProtocol(asyncio.Protocol):
         if not recipients:
             self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
             return None
+        now = door.now()
+        if door.orders.standing(campaign.tenant_id, list_id, campaign.id, now) is Standing.CANCEL:
+            self._refuse("550 5.7.1 The campaign is cancelled", "cancelled")
+            return None
         envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, mail.eight_bit or message.eight_bit)
-        return Submission(campaign, list_id, message_class, envelope, recipients, content, message)
+        release_at = mail.release_at(now)
+        return Submission(campaign, list_id, message_class, envelope, recipients, content, message, release_at)
 
     def _committed(self, recipients: int, commit: "asyncio.Future[int]") -> None:
         """The commit has ended: answer, and go on with what the client sent meanwhile."""

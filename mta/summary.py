@@ -13,6 +13,7 @@ from config.database import Database, load_queries
 _QUERIES: Final = load_queries("mta", "summary.sql")
 SOONEST_SECONDS: Final = 5.0
 _TIMES: Final = 20.0
+_AT_ONCE_SECONDS: Final = 0.15
 _LONGEST_SECONDS: Final = 120.0
 STATES: Final = ("queued", "leased", "held")
 
@@ -25,15 +26,21 @@ class Summary:
 
     async def refresh(self, soonest_seconds: float = SOONEST_SECONDS) -> bool:
         """Count, if it is time and no other node does; whether it was done."""
-        async with self._db.connection() as connection:
-            if await connection.fetchval(_QUERIES.turn, soonest_seconds, _TIMES) is None:
-                return False
-        started = time.perf_counter()
+        return await self._count(_QUERIES.turn, soonest_seconds, _TIMES)
+
+    async def refresh_now(self) -> bool:
+        """Count now for a command, if that takes no time that anybody would notice; whether it was done."""
+        return await self._count(_QUERIES.turn_now, _AT_ONCE_SECONDS)
+
+    async def _count(self, turn: str, *arguments: float) -> bool:
         async with self._db.transaction() as connection:
+            if await connection.fetchval(turn, *arguments) is None:
+                return False
+            started = time.perf_counter()
             await connection.execute(_QUERIES.forget)
             await connection.execute(_QUERIES.count, timeout=_LONGEST_SECONDS)
             await connection.execute(_QUERIES.counted, time.perf_counter() - started)
-        return True
+            return True
 
     async def age_seconds(self) -> float:
         """How old the counts are."""

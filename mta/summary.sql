@@ -1,11 +1,20 @@
 -- The statements of mta/summary.py.
 
 -- name: turn
--- Take the turn of counting, if one has come: no sooner than $1 seconds, nor than $2 times as long as the last count took.
+-- Take the turn of counting until the end of the transaction, if it has come and nobody has it: no sooner than $1 seconds,
+-- nor than $2 times as long as the last count took.
 UPDATE queue_summary_head
 SET at = clock_timestamp()
-WHERE at < clock_timestamp() - make_interval(secs => greatest($1::float8, $2::float8 * seconds))
+WHERE one IN (
+    SELECT one FROM queue_summary_head
+    WHERE at < clock_timestamp() - make_interval(secs => greatest($1::float8, $2::float8 * seconds))
+    FOR UPDATE SKIP LOCKED
+)
 RETURNING at;
+
+-- name: turn_now
+-- Take the turn at once, waiting for whoever has it, unless a count takes longer than $1 seconds.
+UPDATE queue_summary_head SET at = clock_timestamp() WHERE seconds < $1 RETURNING at;
 
 -- name: forget
 -- What was counted before.

@@ -34,8 +34,11 @@ from mta.event_tasks import EventTasks
 from mta.identifiers import LANES
 from mta.journal import DeadJournal, dead_journals
 from mta.metrics_directory import VARIABLE, forget_earlier_metrics
+from mta.order_watch import OrderWatch
+from mta.orders import Book
 from mta.parts import Parts, Paths
 from mta.queue import Queue
+from mta.steward import Steward
 from mta.worker import trusted_networks
 
 _LOG = structlog.get_logger(__name__)
@@ -101,6 +104,7 @@ class Supervisor:
             await self._start_children()
             self._spawn(self._announce(announce))
             self._spawn(self._tend_for_ever())
+            self._tend_the_queue()
             self._spawn(self._count_for_ever())
             self._spawn(self._events.run())
             await self._stop.wait()
@@ -302,6 +306,15 @@ class Supervisor:
 
     # --- what goes on all the time
 
+    def _tend_the_queue(self) -> None:
+        """Move the queue's rows after the operators' orders, and keep its summary."""
+        database, book = self._parts.database, Book()
+        store = self._parts.orders
+        steward = Steward(book, store, self._parts.summary)
+        self._spawn(OrderWatch(book, database, store, on_change=steward.changed).follow_for_ever())
+        self._spawn(steward.tend_for_ever())
+        self._spawn(steward.count_for_ever())
+
     async def _tend_for_ever(self) -> None:
         """Restart the embedded database, bury silent workers of other nodes, drop what crashes left behind."""
         lane = 0
@@ -321,7 +334,7 @@ class Supervisor:
     async def _count_for_ever(self) -> None:
         while True:
             try:
-                counts = await self._parts.queue.counts()
+                counts = await self._parts.summary.totals()
                 head, _ = await self._parts.log.head()
             except DatabaseUnavailable:
                 registry.database_up.set(0)
@@ -330,8 +343,8 @@ class Supervisor:
                 # the gauge shows the least of all processes: where the log itself is, the workers can't be behind
                 registry.index_position.set(head)
                 for state in ("queued", "leased", "held"):
-                    registry.queued.labels(state).set(counts[state][0] if state in counts else 0)
-                due = counts["queued"][1] if "queued" in counts else None
+                    registry.queued.labels(state).set(counts[state]["recipients"] if state in counts else 0)
+                due = counts["queued"]["next_attempt"] if "queued" in counts else None
                 registry.oldest.set(max(0.0, self._parts.now() - due.timestamp()) if due else 0.0)
             await asyncio.sleep(_COUNT_SECONDS)
 

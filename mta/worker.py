@@ -33,6 +33,8 @@ from mta.intake import Intake
 from mta.journal import Journal
 from mta.lease import RetryPolicy
 from mta.logs import configure
+from mta.order_watch import OrderWatch
+from mta.orders import Book
 from mta.outcomes import Outcomes
 from mta.parts import Parts, Paths
 from mta.passwords import Passwords
@@ -77,7 +79,14 @@ class Worker:
         )
         self._gate = Gate(self._index, self._watch)
         self._journal = Journal(parts.paths.journals, worker_id)
+        self._orders = Book(settings.suppression.max_staleness)
         self._delivery = self._make_delivery()
+        self._order_watch = OrderWatch(
+            self._orders,
+            database,
+            parts.orders,
+            on_change=self._delivery.orders_changed,
+        )
         self._outcomes = Outcomes(
             parts.recorder(parts.queue), self._journal, on_settled=self._delivery.settled, sleep=asyncio.sleep
         )
@@ -90,6 +99,7 @@ class Worker:
             reserve=self._reserve,
             on_stored=self._delivery.stored,
             on_failed=self._room.give,
+            standing=self._orders.standing,
         )
         self._doors: list[Door] = []
 
@@ -99,7 +109,8 @@ class Worker:
         tasks = [asyncio.create_task(self._report_for_ever()), asyncio.create_task(self._live())]
         await self._watch.start()
         await self._receipts.start()
-        caught_up = asyncio.create_task(self._watch.caught_up())
+        tasks.append(asyncio.create_task(self._order_watch.follow_for_ever()))
+        caught_up = asyncio.create_task(self._caught_up())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait([caught_up, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not self._stop.is_set():
@@ -120,6 +131,11 @@ class Worker:
         for task in (*tasks, caught_up):
             task.cancel()
         return self._exit_code
+
+    async def _caught_up(self) -> None:
+        """Both what subscribers and what operators have said is known."""
+        await self._watch.caught_up()
+        await self._order_watch.known()
 
     # --- the end
 
@@ -222,7 +238,16 @@ class Worker:
             delivery.tls == "required",
         )
         return Delivery(
-            parts.queue, parts.accounts, contents, parts.router(), self._gate, parts.digest, self._room, policy, limits
+            parts.queue,
+            parts.accounts,
+            contents,
+            parts.router(),
+            self._gate,
+            parts.digest,
+            self._room,
+            policy,
+            limits,
+            orders=self._orders,
         )
 
     def _reserve(self, campaign_id: int, message_class: MessageClass, count: int) -> int:
@@ -264,8 +289,11 @@ class Worker:
                 settings.submission.campaign_header.lower().encode(),
                 trusted,
                 None if from_the_start else tls,
+                settings.submission.max_hold_seconds,
             )
-            door = Door(policy, self._intake, self.parts.accounts, self.parts.digest, self._gate, passwords)
+            door = Door(
+                policy, self._intake, self.parts.accounts, self.parts.digest, self._gate, passwords, self._orders
+            )
             self._doors.append(door)
             for address in addresses:
                 host, port = endpoint(address)

@@ -371,22 +371,6 @@ async def test_a_cancellation_does_not_wait_for_a_claim_under_way(queue: Queue, 
             assert await cancel_suppressed(connection, [(5, 1, 0, 0, True)], NOW) == [0]
 
 
-async def test_counts_and_overview(queue: Queue, database: Database) -> None:
-    await rows(database, "INSERT INTO tenant (name) VALUES ('acme') RETURNING id")
-    await rows(database, "INSERT INTO campaign (tenant_id, name, content_key) VALUES (1, 'spring', '') RETURNING id")
-    assert await queue.counts() == {}
-    await queue.insert([message(5, 6, 7, tenant_id=1, campaign_id=1)])
-    await queue.claim(LANE, CAMPAIGN, 1, NOW)
-    counts = await queue.counts()
-    assert {state: count for state, (count, _) in counts.items()} == {"queued": 2, "leased": 1}
-    assert counts["queued"][1] is not None
-    assert counts["queued"][1].timestamp() == NOW
-    groups = await queue.overview(10)
-    assert [(g["tenant"], g["campaign"], g["state"], g["site"], g["recipients"]) for g in groups] == [
-        ("acme", "spring", 0, "", 2), ("acme", "spring", 1, "", 1),
-    ]  # fmt: skip
-
-
 async def plan(connection: Any, query: str, *arguments: object) -> str:
     return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}", *arguments))
 

@@ -39,8 +39,8 @@ async def fill(
     """Messages of so many recipients each, all in one state; due and expiry from now on."""
     await database.pool.execute(
         "INSERT INTO message (lane, id, tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope,"
-        " content) SELECT n % 16, n, $3, $4, $5, 0, now(), now() + make_interval(secs => $6), '', repeat('x', 200)::bytea"
-        " FROM generate_series($1::bigint, $1::bigint + $2 - 1) AS n",
+        " content) SELECT n % 16, n, $3, $4, $5, 0, now(), now() + make_interval(secs => $6), '',"
+        " repeat('x', 200)::bytea FROM generate_series($1::bigint, $1::bigint + $2 - 1) AS n",
         first, messages, *ids, lifetime_seconds, timeout=timeout,
     )  # fmt: skip
     await database.pool.execute(

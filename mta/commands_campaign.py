@@ -1,0 +1,284 @@
+"""`heed campaign`: stop and start what is being sent, by campaign, list, tenant or site, and see what was ordered.
+
+An order is in force on every node within a second, for what is queued, leased and still to come. Exit code 1 when the
+target is unknown, 2 for wrong use.
+"""
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mta.orders import Order, OrderError, Reach, State, Window, moment
+from mta.terminal import ERR, OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+
+campaigns = typer.Typer(no_args_is_help=True, help="Pause, resume, cancel and schedule what is sent.")
+
+Campaign = Annotated[str, typer.Argument(metavar="[CAMPAIGN]", help="Its id or name; or give one of the options.")]
+Tenant = Annotated[str, typer.Option("--tenant", help="Everything of this tenant; or whose campaign or list it is.")]
+ListName = Annotated[str, typer.Option("--list", help="Everything for this list.")]
+Site = Annotated[str, typer.Option("--site", help="Everything for this site, as `heed queue` names it.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; others will read it.")]
+Actor = Annotated[str, typer.Option("--by", help="Who orders it.", show_default="you")]
+
+_WORDS = {State.RUNNING: "running", State.PAUSED: "paused", State.CANCELLED: "cancelled"}
+
+
+def operator() -> str:
+    """Who is at the keyboard."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+@campaigns.command("list")
+def list_(
+    tenant: Tenant = "",
+    most: Annotated[int, typer.Option("--most", min=1, max=10_000, help="Campaigns to show.")] = 50,
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Show campaigns with their state and what is queued, and every order about lists, tenants and sites."""
+
+    async def look(parts: Any) -> dict[str, Any]:
+        await parts.summary.refresh_now()
+        found = await parts.summary.campaigns(most, tenant=tenant)
+        orders = await parts.orders.orders()
+        names = await parts.orders.target_names(orders)
+        own = {order.target: order for order in orders if order.reach is Reach.CAMPAIGN}
+        now = time.time()
+        shown = [{**row, **_order_fields(own.get(row["id"]), now)} for row in found]
+        others = [
+            {
+                "reach": order.reach.name.lower(),
+                "name": order.site or names.get((order.reach, order.target), str(order.target)),
+                **_order_fields(order, now),
+            }
+            for order in orders
+            if order.reach is not Reach.CAMPAIGN
+        ]
+        return {"counted_seconds_ago": await parts.summary.age_seconds(), "campaigns": shown, "orders": others}
+
+    found = run_with_parts(settings_of(config, overrides), look)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("id", "tenant", "campaign", "queued", "leased", "held", "state")
+    rows: list[tuple[object, ...]] = [
+        (row["id"], row["tenant"], row["campaign"] or "-", row["queued"], row["leased"], row["held"], row["says"])
+        for row in found["campaigns"]
+    ]
+    table(*columns, rows=rows, empty="There are no campaigns yet.")
+    for order in found["orders"]:
+        OUT.print(f"{order['reach']} {order['name']}: {order['says']}", markup=False)
+    OUT.print(f"Counted {found['counted_seconds_ago']:.0f} s ago.", style="dim")
+
+
+@campaigns.command()
+def show(
+    campaign: Annotated[str, typer.Argument(help="Its id or name.")],
+    tenant: Tenant = "",
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Show a campaign: its state, what is queued of it and where, and who ordered what."""
+
+    async def look(parts: Any) -> dict[str, Any]:
+        target = await _found(parts, campaign, "", tenant, "")
+        await parts.summary.refresh_now()
+        (row,) = await parts.summary.campaigns(1, campaign_id=target.id)
+        orders = await parts.orders.about_campaign(target.id)
+        now = time.time()
+        return {
+            **row,
+            "orders": [{"reach": order.reach.name.lower(), **_order_fields(order, now)} for order in orders],
+            "groups": await parts.summary.overview(50, campaign=str(target.id)),
+            "history": await parts.orders.history(target),
+            "counted_seconds_ago": await parts.summary.age_seconds(),
+        }
+
+    found = run_with_parts(settings_of(config, overrides), look)
+    if as_json:
+        print_json(found)
+        return
+    OUT.print(f"campaign {found['campaign'] or '-'} ({found['tenant']}), id {found['id']}", markup=False)
+    for order in found["orders"]:
+        OUT.print(f"{order['reach']}: {order['says']}", markup=False)
+    if not found["orders"]:
+        OUT.print("running")
+    counts = ", ".join(f"{found[state]} {state}" for state in ("queued", "leased", "held"))
+    OUT.print(f"{counts}, counted {found['counted_seconds_ago']:.0f} s ago")
+    sites: list[tuple[object, ...]] = [(row["state"], row["site"] or "-", row["recipients"]) for row in found["groups"]]
+    if sites:
+        table("state", "site", "recipients", rows=sites, empty="")
+    entries: list[tuple[object, ...]] = [
+        (f"{row['at']:%Y-%m-%d %H:%M:%S}", row["actor"], row["action"], row["details"], row["reason"])
+        for row in found["history"]
+    ]
+    if entries:
+        table("at (UTC)", "by", "order", "details", "reason", rows=entries, empty="")
+
+
+@campaigns.command()
+def pause(
+    campaign: Campaign = "",
+    reason: Reason = "",
+    until: Annotated[str, typer.Option("--until", help="When it ends: 2h, 3d, or 2026-11-24T09:00+01:00.")] = "",
+    list_name: ListName = "",
+    tenant: Tenant = "",
+    site: Site = "",
+    by: Actor = "",
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Send nothing of it any more, until it is resumed or --until has come. It is kept, and expires as usual."""
+    _need(reason, "--reason says why it is paused, for those who ask later")
+    end = _moment(until)
+    if end is not None and end <= time.time():
+        _wrong("--until is in the past")
+
+    async def order(parts: Any) -> str:
+        target = await _found(parts, campaign, list_name, tenant, site)
+        await parts.orders.set_state(target, State.PAUSED, reason, by or operator(), end)
+        return f"{target.name} is paused; in force on every node within a second"
+
+    _give(order, config, overrides)
+
+
+@campaigns.command()
+def resume(
+    campaign: Campaign = "",
+    reason: Reason = "",
+    list_name: ListName = "",
+    tenant: Tenant = "",
+    site: Site = "",
+    by: Actor = "",
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Let it be sent again: lifts a pause, and lets new mail of a cancelled campaign in."""
+
+    async def order(parts: Any) -> str:
+        target = await _found(parts, campaign, list_name, tenant, site)
+        mine = [
+            given
+            for given in await parts.orders.orders()
+            if (given.reach, given.target, given.site) == (target.reach, target.id, target.site)
+        ]
+        if not mine or mine[0].state is State.RUNNING:
+            raise Failed(f"{target.name} is neither paused nor cancelled; `heed campaign list` shows what is")
+        await parts.orders.set_state(target, State.RUNNING, reason, by or operator())
+        return f"{target.name} is sent again"
+
+    _give(order, config, overrides)
+
+
+@campaigns.command()
+def cancel(
+    campaign: Campaign = "",
+    reason: Reason = "",
+    list_name: ListName = "",
+    tenant: Tenant = "",
+    site: Site = "",
+    by: Actor = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Never send what is queued of it: final, and reported for each recipient. A campaign takes no new mail then."""
+    _need(reason, "--reason says why it is cancelled, for those who ask later")
+    if not yes:
+        if not sys.stdin.isatty():
+            _wrong("cancelling can't be taken back; say --yes")
+        typer.confirm("Cancelling can't be taken back. Go on?", abort=True)
+
+    async def order(parts: Any) -> str:
+        target = await _found(parts, campaign, list_name, tenant, site)
+        await parts.orders.set_state(target, State.CANCELLED, reason, by or operator())
+        return f"{target.name} is cancelled; nothing more of what is queued leaves after a second"
+
+    _give(order, config, overrides)
+
+
+@campaigns.command()
+def reschedule(
+    campaign: Campaign = "",
+    not_before: Annotated[str, typer.Option("--not-before", help="First moment: 2h, or 2026-11-24T09:00+01:00.")] = "",
+    days: Annotated[str, typer.Option("--days", help="Such as mon-fri,sun.")] = "",
+    hours: Annotated[str, typer.Option("--hours", help="Such as 09:00-17:30.")] = "",
+    zone: Annotated[str, typer.Option("--time-zone", help="Such as Europe/Berlin.", show_default="UTC")] = "",
+    always: Annotated[bool, typer.Option("--always", help="Without any bound of time again.")] = False,
+    reason: Reason = "",
+    list_name: ListName = "",
+    tenant: Tenant = "",
+    site: Site = "",
+    by: Actor = "",
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Set when it may be sent: from a moment on, and in a weekly window. Replaces what was set before."""
+    if always == bool(not_before or days or hours):
+        _wrong("give --not-before, --days or --hours, or --always")
+    start = _moment(not_before)
+    try:
+        window = Window.parse(days, hours, zone) if days or hours else None
+    except OrderError as error:
+        _wrong(str(error))
+
+    async def order(parts: Any) -> str:
+        target = await _found(parts, campaign, list_name, tenant, site)
+        await parts.orders.set_schedule(target, start, window, reason, by or operator())
+        return f"{target.name} is rescheduled"
+
+    _give(order, config, overrides)
+
+
+def _give(order: Callable[[Any], Awaitable[str]], config: Any, overrides: Any) -> None:
+    OUT.print(run_with_parts(settings_of(config, overrides), order), markup=False)
+
+
+async def _found(parts: Any, campaign: str, list_name: str, tenant: str, site: str) -> Any:
+    try:
+        return await parts.orders.find(campaign, list_name, tenant, site)
+    except OrderError as error:
+        raise Failed(str(error)) from None
+
+
+def _order_fields(order: Order | None, now: float) -> dict[str, Any]:
+    """An order as JSON, and in words."""
+    if order is None:
+        return {"state": "running", "says": "running", "reason": "", "by": "", "until": None}
+    return {
+        "state": _WORDS[order.state],
+        "says": order.says(now),
+        "reason": order.reason,
+        "by": order.actor,
+        "at": order.at,
+        "until": order.ends(now),
+        "not_before": order.not_before,
+        "window": str(order.window) if order.window else "",
+    }
+
+
+def _moment(text: str) -> float | None:
+    try:
+        return moment(text, time.time()) if text else None
+    except OrderError as error:
+        _wrong(str(error))
+
+
+def _need(value: str, complaint: str) -> None:
+    if not value.strip():
+        _wrong(complaint)
+
+
+def _wrong(complaint: str) -> NoReturn:
+    ERR.print(complaint, markup=False)
+    raise typer.Exit(2)
