@@ -134,10 +134,13 @@ async def late_deliveries(
 
 
 def _forbidden(history: Sequence[Entry], keys: set[int], attempt: Attempt, bound_seconds: float) -> bool:
-    latest = attempt.at - bound_seconds
-    effects = {entry.key: entry.effect for entry in history if entry.at < latest and entry.key in keys}
+    """Forbidden for the whole of the bound: what was lifted within it might have been sent, and was."""
     wanted = Effect.ALL if attempt.message_class is MessageClass.TRANSACTIONAL else Effect.CAMPAIGN
-    return any(effect >= wanted for effect in effects.values())
+    ours = [entry for entry in history if entry.key in keys and entry.at < attempt.at]
+    before = {entry.key: entry.effect for entry in ours if entry.at < attempt.at - bound_seconds}
+    within = [entry for entry in ours if entry.at >= attempt.at - bound_seconds]
+    stopped = {key for key, effect in before.items() if effect >= wanted}
+    return bool(stopped - {entry.key for entry in within if entry.effect < wanted})
 
 
 async def story_of(

@@ -68,6 +68,20 @@ def test_what_the_log_forbade_at_its_time_is_late(entries: list[Entry], made: At
     assert late_attempts(entries, [made], DIGEST) == ([made] if late else [])
 
 
+@pytest.mark.parametrize(
+    ("entries", "at", "late"),
+    [
+        (LEFT_LIST, 104.0, False),
+        (LEFT_LIST, 106.0, True),
+        (CAME_BACK, 199.0, True),
+        (CAME_BACK, 202.0, False),
+        (CAME_BACK, 206.0, False),
+    ],
+)
+def test_what_came_or_went_within_the_bound_is_not_late(entries: list[Entry], at: float, late: bool) -> None:
+    assert bool(late_attempts(entries, [attempt(at)], DIGEST, 5.0)) == late
+
+
 def story(*, late: bool = False) -> Story:
     attempts = [attempt(50.0), attempt(150.0, state="delivered" if late else "suppressed", status="5.7.1")]
     entries = chain(LEFT_LIST, GENESIS)
