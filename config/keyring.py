@@ -7,6 +7,7 @@ outlive a rotation. Raises KeyringError, whose text holds no key material.
 
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -61,9 +62,12 @@ class Keyring:
                 continue
             try:
                 key_id, key = line.split()
-                masters[int(key_id)] = bytes.fromhex(key)
+                given = int(key_id), bytes.fromhex(key)
             except ValueError:
                 raise KeyringError(f"{path}:{number}: a line is a key's id and 64 hex digits") from None
+            if given[0] in masters:
+                raise KeyringError(f"{path}:{number}: key {given[0]} is there already: an id never gets another key")
+            masters[given[0]] = given[1]
         try:
             return cls(masters)
         except KeyringError as error:
@@ -80,8 +84,9 @@ class Keyring:
     def save(self, path: Path) -> None:
         """Write the key file, durably, never over one that is there."""
         text = "".join(f"{key_id} {key.hex()}\n" for key_id, key in sorted(self._masters.items()))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # a name of its own: one that a crash left behind must not be in the way, and process ids come again
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write("# Heed's master keys: without this file nothing that is stored can be read. Keep a copy.\n")
@@ -93,6 +98,7 @@ class Keyring:
             pass
         finally:
             temporary.unlink()
+        _sync_directory(path.parent)
 
     def token_key(self, key_id: int) -> bytes:
         """The 32-byte key of tokens issued under key_id; KeyError when there is none."""
@@ -102,6 +108,11 @@ class Keyring:
     def check_value(self) -> bytes:
         """16 bytes that tell whether two nodes hold the same digest key, and nothing about it."""
         return self._derive(min(self._masters), "check")[:16]
+
+    @property
+    def head_seed(self) -> bytes:
+        """The 32-byte seed of the key that signs the heads of the suppression log; it never changes."""
+        return self._derive(min(self._masters), "head")
 
     def seal(self, purpose: str, plain: bytes) -> bytes:
         """Encrypt with the current key: key id (1 byte), nonce (12), AES-256-GCM ciphertext and tag."""
@@ -127,6 +138,15 @@ class Keyring:
 
     def _derive(self, key_id: int, purpose: str) -> bytes:
         return _derive(self._masters[key_id], purpose)
+
+
+def _sync_directory(directory: Path) -> None:
+    """The file's name must survive a power cut too, or what is sealed after it can never be read."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _derive(master: bytes, purpose: str) -> bytes:

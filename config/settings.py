@@ -221,6 +221,10 @@ class Suppression(Section):
     )
     poll_seconds: float = Field(0.5, ge=0.05, le=30, description="the log is read this often, NOTIFY or not")
 
+    canary_seconds: float = Field(
+        60.0, ge=0, le=3_600, description="how often the public URL is tried, by which campaign mail is held; 0: never"
+    )
+
     @model_validator(mode="after")
     def _poll_keeps_bound(self) -> Self:
         if self.poll_seconds * 2 > self.max_staleness:

@@ -29,6 +29,16 @@ failed_unsubscribes = Counter(
     "heed_unsubscribes_failed_total",
     "Wishes to unsubscribe that could not be recorded, and were answered so; alert above 0",
 )
+compared = Counter(
+    "heed_deliveries_compared_total", "Deliveries that were compared with the suppression log afterwards"
+)
+sends_after_suppression = Counter(
+    "heed_sends_after_suppression_total",
+    "Of these, made when a suppression had been in force for longer than the bound; alert above 0",
+)
+canary_failures = Counter(
+    "heed_canary_failures_total", "Probes of the public unsubscribe URL that failed; alert on any increase"
+)
 answers = Counter("heed_answers_total", "Inbound mail, by what it was read as", ["kind"])
 notices = Counter("heed_dsn_total", "Delivery status notifications written", ["action"])
 lost_leases = Counter("heed_lost_leases_total", "Outcomes that came after the lease had gone to another worker")
@@ -41,6 +51,9 @@ watermark_age = Gauge(
     "heed_watermark_age_seconds",
     "Time since a worker last knew its suppression list to be the newest; alert above 3",
     multiprocess_mode="livemax",
+)
+canary_seconds = Gauge(
+    "heed_canary_seconds", "From a probe's POST to its effect in the index, at the last probe", multiprocess_mode="max"
 )
 index_entries = Gauge(
     "heed_suppression_entries", "Entries in the suppression index of a worker", multiprocess_mode="livemax"

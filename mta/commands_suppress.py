@@ -309,7 +309,8 @@ def prove(
         except AddressError:
             raise Failed("that is neither an address nor a token nor a digest") from None
         consents = Consents(parts.database, parts.log)
-        return await story_of(person, parts.log, consents, parts.queue.attempts_of, parts.digest)
+        bound = parts.settings.suppression.max_staleness
+        return await story_of(person, parts.log, consents, parts.queue.attempts_of, parts.digest, bound)
 
     story = run_with_parts(settings_of(config, overrides), work)
     if as_json:

@@ -459,6 +459,7 @@ class Delivery:
 
         def check() -> Withheld | None:
             verdict = self._gate.allows(lease.keys, lease.message_class)
+            lease.handed_at = self._now()
             if verdict is not Verdict.OPEN:
                 return Withheld(stale=verdict is Verdict.STALE)
             # an order sends it back to the site's queue, which obeys when it is taken from there

@@ -6,16 +6,17 @@ again changes nothing. Raises DatabaseUnavailable.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bounce.outcome import BounceClass
 from bounce.policy import Decision, Policy, Step
 from bounce.reading import Kind as Reads
-from bounce.reading import Reading
+from bounce.reading import Reading, Recipient
 from config.database import Database, load_queries
 from metrics import registry
 from mta.queue import Completion
-from suppression.digest import Kind, Scope
+from suppression.digest import AddressError, Digest, Kind, Scope
 from suppression.entry import Channel, Entry, NewEntry
 from suppression.log import SuppressionLog
 from suppression.tokens import Token
@@ -27,9 +28,16 @@ class Hygiene:
     """Suppresses those who can't be reached any more, for the tenant that mailed them."""
 
     def __init__(
-        self, database: Database, log: SuppressionLog, policy: Policy, *, now: Callable[[], float] = time.time
+        self,
+        database: Database,
+        log: SuppressionLog,
+        digest: Digest,
+        policy: Policy,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._db = database
+        self._digest = digest
         self._log = log
         self._policy = policy
         self._now = now
@@ -52,7 +60,8 @@ class Hygiene:
     async def entries_of_report(self, token: Token, reading: Reading) -> list[NewEntry]:
         """What a bounce or complaint that came with a genuine token asks for; counts what is only counted."""
         channel = Channel.BOUNCE if reading.kind is Reads.BOUNCE else Channel.COMPLAINT
-        for recipient in reading.recipients:
+        for reported in reading.recipients:
+            recipient = self._doubted(reported, token)
             decision = self._policy.of_report(reading.kind, recipient, authentic=True)
             if decision.step is Step.COUNT:
                 now = self._now()
@@ -64,6 +73,15 @@ class Hygiene:
             if entries:
                 return entries
         return []
+
+    def _doubted(self, reported: Recipient, token: Token) -> Recipient:
+        """A report about somebody else than we wrote to (a forwarder, a list's member) proves nothing by itself."""
+        named = [address for address in (reported.address, reported.original) if address]
+        try:
+            fits = not named or any(self._digest.person(address) == token.person for address in named)
+        except AddressError:
+            fits = False
+        return reported if fits else replace(reported, certain=False)
 
     async def append(self, entries: Sequence[NewEntry]) -> list[Entry]:
         """Commit suppressions, and count the new ones."""

@@ -33,6 +33,7 @@ class Lease:
     attempts: int = 0
     delay_reported: bool = False
     last_outcome: Outcome | None = None
+    handed_at: float = 0.0  # when content and final dot of the last attempt were handed to the socket
 
     def completion(
         self,
@@ -118,10 +119,12 @@ def settle(
     state = _FINAL.get(outcome.action)
     if state is not None:
         notice = _notice(lease, "relayed" if state is FinalState.DELIVERED else "failed", policy)
+        # a delivery counts from its final dot, which is what the suppression log is compared with
+        at = lease.handed_at if state is FinalState.DELIVERED and lease.handed_at else now
         return lease.completion(
             state,
             outcome,
-            now=now,
+            now=at,
             site=site,
             attempts=attempts,
             notice=notice,

@@ -42,6 +42,8 @@ class Paths:
         self.tls = self.data_dir / "tls"
         self.journals = self.data_dir / "journals"
         self.index = self.data_dir / "suppression" / "index"
+        self.canary = self.data_dir / "suppression" / "canary"
+        self.heads = self.data_dir / "suppression" / "heads.jsonl"
         self.receipts = self.data_dir / "suppression" / "receipts"
         self.sink = self.data_dir / "sink"
         self.lock = self.data_dir / "heed.lock"
@@ -81,7 +83,7 @@ class Parts:
         self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)
         bounces = settings.bounces
         policy = BouncePolicy(threshold=bounces.suppress_after, window_days=bounces.window_days)
-        self.hygiene = Hygiene(database, self.log, policy, now=now)
+        self.hygiene = Hygiene(database, self.log, self.digest, policy, now=now)
         self.ids = MessageIds(worker_id, now)
         self.notices = Notices(
             self.queue,

@@ -354,19 +354,17 @@ class Queue:
 
     async def attempts_of(self, person: int) -> list[Attempt]:
         """What became of a person's mail, in order of time."""
-        return [
-            Attempt(
-                row["at"].timestamp(),
-                FinalState(row["state"]).name.lower(),
-                row["tenant_id"],
-                row["list_id"],
-                row["campaign_id"],
-                row["message_id"],
-                MessageClass(row["message_class"]),
-                row["status"],
-            )
-            for row in await self._fetch(_QUERIES.attempts_of, (person,), None)
-        ]
+        rows = await self._fetch(_QUERIES.attempts_of, (person,), None)
+        return [_attempt(row, FinalState(row["state"])) for row in rows]
+
+    async def lists_of(self, person: int, tenant_id: int) -> list[tuple[int, str]]:
+        """Id and name of every list of a tenant that ever sent to a person."""
+        return [(row[0], row[1]) for row in await self._fetch(_QUERIES.lists_of, (person, tenant_id), None)]
+
+    async def delivered_between(self, since: float, until: float) -> list[tuple[int, Attempt]]:
+        """Deliveries of a span of time, each with its person."""
+        rows = await self._fetch(_QUERIES.delivered_since, (since, until), None)
+        return [(row["person"], _attempt(row, FinalState.DELIVERED)) for row in rows]
 
     async def register(self, node: str) -> int:
         """A new worker id."""
@@ -436,6 +434,19 @@ def _lone_recipients(messages: Sequence[NewMessage]) -> tuple[list[int | None], 
 
 def _milliseconds(completion: Completion) -> int | None:
     return round(completion.attempt_seconds * 1000) if completion.tried else None
+
+
+def _attempt(row: Any, state: FinalState) -> Attempt:
+    return Attempt(
+        row["at"].timestamp(),
+        state.name.lower(),
+        row["tenant_id"],
+        row["list_id"],
+        row["campaign_id"],
+        row["message_id"],
+        MessageClass(row["message_class"]),
+        row["status"],
+    )
 
 
 def _outcome(text: str | None) -> Outcome | None:

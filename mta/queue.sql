@@ -224,6 +224,20 @@ FROM outcome
 WHERE person = $1
 ORDER BY at;
 
+-- name: lists_of
+-- Every list of a tenant that ever sent to a person, as far back as outcomes are kept.
+SELECT DISTINCT l.id, l.name
+FROM outcome o
+JOIN list l ON l.id = o.list_id
+WHERE o.person = $1 AND o.tenant_id = $2
+ORDER BY l.name;
+
+-- name: delivered_since
+-- What was delivered since a time, to be compared with the log.
+SELECT person, at, tenant_id, list_id, campaign_id, message_id, message_class, status
+FROM outcome
+WHERE state = 1 AND at >= to_timestamp($1) AND at < to_timestamp($2);
+
 -- name: register
 -- A new worker, alive from now on.
 INSERT INTO worker (node) VALUES ($1) RETURNING id;

@@ -37,6 +37,7 @@ from mta.metrics_directory import VARIABLE, forget_earlier_metrics
 from mta.order_watch import OrderWatch
 from mta.orders import Book
 from mta.parts import Parts, Paths
+from mta.proof import Proof
 from mta.queue import Queue
 from mta.steward import Steward
 from mta.worker import trusted_networks
@@ -44,6 +45,7 @@ from mta.worker import trusted_networks
 _LOG = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 1.0
 _COUNT_SECONDS: Final = 5.0
+_PROVE_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 8.0
 # a worker that dies again and again is started again after a growing pause
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -106,6 +108,7 @@ class Supervisor:
             self._spawn(self._tend_for_ever())
             self._tend_the_queue()
             self._spawn(self._count_for_ever())
+            self._spawn(self._prove_for_ever())
             self._spawn(self._events.run())
             await self._stop.wait()
         finally:
@@ -330,6 +333,16 @@ class Supervisor:
                 await self._parts.queue.sweep_leftovers(lane, self._parts.now())
             except (DatabaseUnavailable, PostgresError) as error:
                 _LOG.warning("the database is not available", reason=str(error))
+
+    async def _prove_for_ever(self) -> None:
+        """Compare what was delivered with the log, and sign the log's head once a day."""
+        proof = Proof(self._parts, self._paths.heads)
+        while True:
+            await asyncio.sleep(_PROVE_SECONDS)
+            try:
+                await proof.turn()
+            except (DatabaseUnavailable, OSError) as error:
+                _LOG.warning("deliveries can't be compared with the log now", error=type(error).__name__)
 
     async def _count_for_ever(self) -> None:
         while True:

@@ -26,7 +26,6 @@ from config.settings import Settings, endpoint
 from metrics import registry
 from mta.contents import Contents
 from mta.delivery import Delivery, Limits
-from mta.descriptions import Descriptions
 from mta.dispatch import Room
 from mta.inbound import Inbound
 from mta.intake import Intake
@@ -39,6 +38,7 @@ from mta.outcomes import Outcomes
 from mta.parts import Parts, Paths
 from mta.passwords import Passwords
 from mta.submission import Door, Policy, Trusted
+from suppression.canary import Probe
 from suppression.digest import MessageClass
 from suppression.feed import DatabaseFeed
 from suppression.gate import Gate
@@ -273,6 +273,7 @@ class Worker:
                 self._servers.append(await inbound.listen(*endpoint(address)))
         if "web" in roles:
             await self._listen_for_web(tls)
+            await self._start_canary()
 
     async def _listen_for_submission(self, tls: ssl.SSLContext) -> None:
         loop, settings = asyncio.get_running_loop(), self._settings
@@ -304,22 +305,35 @@ class Worker:
 
     async def _listen_for_web(self, tls: ssl.SSLContext) -> None:
         # aiohttp's server is loaded only where it is used
-        from suppression.consent import Consents
-        from suppression.web import SubscriberPages, application, serve
+        from mta.subscriber_web import subscriber_web
+        from suppression.web import serve
 
-        parts = self.parts
-        pages = SubscriberPages(
-            parts.tokens,
-            parts.log,
-            Consents(parts.database, parts.log),
-            describe=Descriptions(parts).describe,
-            on_unsubscribed=lambda channel: registry.unsubscribes.labels(str(channel)).inc(),
-            on_failed=registry.failed_unsubscribes.inc,
-        )
         for address in self._settings.web.listen:
             host, port = endpoint(address)
-            served = await serve(application(pages), host, port, tls, reuse_port=True)
+            served = await serve(subscriber_web(self.parts), host, port, tls, reuse_port=True)
             self._closers.append(served.close)
+
+    async def _start_canary(self) -> None:
+        """See that the way out works, again and again; campaign mail waits when it does not."""
+        from mta.way_out import WayOut
+        from suppression.canary import Canary
+
+        parts, every = self.parts, self._settings.suppression.canary_seconds
+        if every:
+            canary = Canary(
+                parts.paths.canary,
+                parts.log,
+                self._index,
+                self._gate,
+                parts.digest,
+                parts.tokens,
+                WayOut(self._settings).post,
+                every_seconds=every,
+                within_seconds=self._settings.suppression.max_staleness,
+                on_probe=_count_probe,
+            )
+            await canary.start()
+            self._closers.append(canary.stop)
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -342,6 +356,11 @@ class Worker:
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(f"{type(error).__name__} in a task that must not end")
+
+
+def _count_probe(probe: Probe) -> None:
+    registry.canary_failures.inc(1 if probe.failure else 0)
+    registry.canary_seconds.set(probe.seconds)
 
 
 def _client_tls() -> ssl.SSLContext:

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from config.database import DatabaseUnavailable
+from suppression.canary import CANARY_TENANT_ID
 from suppression.consent import Consent, Consents
 from suppression.digest import Kind, Scope
 from suppression.entry import Channel, Entry, NewEntry
@@ -165,6 +166,8 @@ class SubscriberPages:
         return await self._consents.count_since(token.person, DAY_SECONDS) < MAX_RETURNS_A_DAY
 
     async def _unsubscribe(self, pages: Pages, token: Token, choice: str, actor: str, channel: Channel) -> web.Response:
+        if token.tenant_id == CANARY_TENANT_ID:
+            channel = Channel.CANARY  # a probe of our own is nobody's wish
         [entry] = await self._suppression_log.append([_entry(token, _SCOPES[choice], actor, channel)])
         if self._on_unsubscribed is not None and not entry.already_in_force:
             self._on_unsubscribed(channel)

@@ -1,0 +1,51 @@
+"""The promise, measured afterwards: every delivery compared with the log, and the log's head signed once a day.
+
+A gate that is trusted to have worked is no measurement. One process of an installation compares at a time (an advisory
+lock); what it finds is counted, and must be nothing. Raises DatabaseUnavailable, OSError.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from metrics import registry
+from mta.parts import Parts
+from suppression.heads import HeadSigner, sign_head
+from suppression.prove import late_deliveries
+
+_LOG = structlog.get_logger(__name__)
+# a delivery is looked at when its outcome is certainly committed
+_BEHIND_SECONDS: Final = 30.0
+_SPAN_SECONDS: Final = 60.0
+
+
+class Proof:
+    """Compares and signs, a span of time after the other."""
+
+    def __init__(self, parts: Parts, heads: Path) -> None:
+        self._parts = parts
+        self._signer = HeadSigner(parts.keyring.head_seed)
+        self._heads = heads
+        self._compared_until = parts.now() - _BEHIND_SECONDS - _SPAN_SECONDS
+
+    async def turn(self) -> None:
+        """Compare what has been delivered since the last turn, and sign the head where that is due."""
+        until = self._parts.now() - _BEHIND_SECONDS
+        while self._compared_until < until:
+            upto = min(until, self._compared_until + _SPAN_SECONDS)
+            await self._compare(self._compared_until, upto)
+            self._compared_until = upto
+        entry = await sign_head(self._parts.log, self._signer, self._heads)
+        if entry is not None:
+            _LOG.info("the suppression log's head is signed", position=entry.position)
+
+    async def _compare(self, since: float, upto: float) -> None:
+        parts = self._parts
+        deliveries = await parts.queue.delivered_between(since, upto)
+        bound = parts.settings.suppression.max_staleness
+        late = await late_deliveries(parts.log, deliveries, parts.digest, bound) if deliveries else []
+        registry.compared.inc(len(deliveries))
+        registry.sends_after_suppression.inc(len(late))
+        if late:
+            _LOG.critical("mail was delivered after a suppression was in force", deliveries=len(late))
