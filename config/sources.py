@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from config.settings import Settings, SettingsError
 
 PREFIX = "HEED_"
+_ROUTES = ("delivery", "routes")
 
 
 def load(
@@ -82,18 +83,19 @@ class Sources:
     def _merge(self, values: dict[str, Any], origin: str, above: tuple[str, ...]) -> None:
         for key, value in values.items():
             path = (*above, key)
-            if isinstance(value, dict) and path != ("delivery", "routes"):
+            if isinstance(value, dict) and path != _ROUTES:
                 self._merge(value, origin, path)
             else:
                 self._put(path, value, origin)
 
     def _put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
-        if len(path) == 3 and path[:2] == ("delivery", "routes"):
-            routes = self._values.setdefault("delivery", {}).setdefault("routes", {})
-            routes[path[2]] = value
-            return
+        if len(path) > 3 and path[:2] == _ROUTES:
+            path = (*_ROUTES, ".".join(path[2:]))  # the dots of a domain are no levels
         if isinstance(value, str) and _takes_structure(path):
             value = _parsed(value)
+        if path[0].startswith("_"):  # pydantic-settings takes such names for its own options
+            self._problems.append(f"{origin}: {'.'.join(path)}: there is no such option")
+            return
         place = self._values
         for part in path[:-1]:
             inner = place.setdefault(part, {})
@@ -115,7 +117,8 @@ class Sources:
             close = difflib.get_close_matches(key, known_keys(), 1, 0.6)
             return f"{origin}: {key}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
         message = error["msg"].removeprefix("Value error, ")
-        shown = "" if isinstance(error["input"], (dict, BaseModel)) or "url" in path else f" = {error['input']!r}"
+        secret = path[:1] == ["database"]  # a URL with a password, wherever it was put
+        shown = "" if secret or isinstance(error["input"], (dict, BaseModel)) else f" = {error['input']!r}"
         return f"{origin}: {key or 'settings'}{shown}: {message[:1].lower()}{message[1:]}"
 
 
