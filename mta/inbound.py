@@ -8,8 +8,9 @@ dialogue; reading content is ours, as in submission: in chunks, CRLF.CRLF alone 
 import asyncio
 import collections
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -25,6 +26,7 @@ _CHUNK: Final = 65_536
 _MAX_LINE: Final = 2_048
 _MAX_RECIPIENTS: Final = 100
 _IDLE_SECONDS: Final = 300.0
+_LINGER_SECONDS: Final = 2.0
 _FORWARDED: Final = frozenset({"postmaster", "abuse"})
 
 
@@ -43,16 +45,20 @@ class Inbound:
         self._parts = parts
         self._tls = tls
         self._answers = Answers(parts)
-        self._open = 0
+        self._open: set[InboundProtocol] = set()
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Start to listen on an address."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(self._protocol, host, port, reuse_port=True)
 
-    def _protocol(self) -> "InboundProtocol":
+    def _protocol(self) -> asyncio.Protocol:
         settings = self._parts.settings
+        if len(self._open) >= settings.inbound.max_connections:
+            _refused("connections")
+            return Refuser(settings.identity.hostname)
         return InboundProtocol(
+            self._open,
             Handler(self._parts, self._answers),
             data_size_limit=settings.inbound.max_message_bytes,
             enable_SMTPUTF8=True,
@@ -103,6 +109,14 @@ class Handler:
         null_sender = envelope.mail_from in (None, "", "<>")
         return await self._answers.take(mailboxes.tokens, content, null_sender=null_sender, forward=mailboxes.forwarded)
 
+    async def handle_EHLO(  # noqa: N802
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, lines: list[str]
+    ) -> list[str]:
+        """What is offered: no AUTH, which nobody needs here."""
+        session.host_name = hostname
+        offered = [line for line in lines if not line.startswith("250-AUTH")]
+        return [*offered[:-1], "250-PIPELINING", "250-ENHANCEDSTATUSCODES", offered[-1]]
+
     async def handle_RSET(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
         """Forget the recipients."""
         self.mailboxes = Mailboxes()
@@ -126,20 +140,28 @@ class Handler:
 class InboundProtocol(SMTP):
     """aiosmtpd's protocol with content read in chunks. Limits are per instance: the library shares them by mistake."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, open_connections: "set[InboundProtocol]", *arguments: Any, **options: Any) -> None:
+        self._open_connections = open_connections
         self.command_size_limits = collections.defaultdict(lambda: _MAX_LINE)
         super().__init__(*arguments, **options)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count connections."""
-        if self.transport is None:
+        """Count connections; called again when TLS begins."""
+        if self not in self._open_connections:
+            self._open_connections.add(self)
             registry.clients.labels("inbound").inc()
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Count connections."""
-        registry.clients.labels("inbound").dec()
+        """Count connections; the library calls this twice after a failed handshake."""
+        if self in self._open_connections:
+            self._open_connections.discard(self)
+            registry.clients.labels("inbound").dec()
         super().connection_lost(error)
+
+    async def smtp_AUTH(self, _arg: str) -> None:  # noqa: N802
+        """Not offered."""
+        await self.push("502 5.5.1 Not here")
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         """RFC 5321 §4.1.1.4."""
@@ -158,17 +180,32 @@ class InboundProtocol(SMTP):
             content, rest = await self._content(reader)
         except DataError as error:
             _refused(error.reason)
-            await self.push(error.reply)
-            self._unread(error.rest or b"")
-            if error.rest is None:
-                self._writer.close()
             self._set_post_data_state()  # type: ignore[no-untyped-call]
+            await self.push(error.reply)
+            if error.rest is None:
+                await self._end()
+            else:
+                self._unread(error.rest)
             return
         self._unread(rest)
         self.envelope.content = content
-        status = await self._call_handler_hook("DATA")
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        try:
+            status = await self._call_handler_hook("DATA")
+        finally:
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(status)
+
+    async def _end(self) -> None:
+        """Close where the end of the content is unknown: nothing that follows is a command (M2).
+
+        It is read and thrown away for a moment, because a reset would cost the client the reply.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while await self._reader.read(_CHUNK):
+                    pass
+        self._writer.close()
+        self.transport = None  # which ends the library's loop
 
     async def _content(self, reader: DataReader) -> tuple[bytes, bytes]:
         while True:
@@ -185,6 +222,19 @@ class InboundProtocol(SMTP):
         if rest:
             buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]  # StreamReader has no way to unread
             buffer[:0] = rest
+
+
+class Refuser(asyncio.Protocol):
+    """A connection too many."""
+
+    def __init__(self, hostname: str) -> None:
+        self._hostname = hostname
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say so, and close."""
+        transport = cast("asyncio.Transport", transport)  # uvloop's are none by descent
+        transport.write(f"421 4.7.0 {self._hostname} Too many connections\r\n".encode())
+        transport.close()
 
 
 def _refused(reason: str) -> None:
