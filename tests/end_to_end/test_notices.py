@@ -43,7 +43,7 @@ async def test_a_failure_is_reported_to_the_sender(tmp_path: Path, database_url:
             mail_options = ("RET=HDRS", "ENVID=campaign-7")
             await asyncio.to_thread(submit_with, daemon.ports.submission, options, mail_options=mail_options)
             notices: list[EmailMessage] = []
-            arrived = []
+            arrived: list[str] = []
             while len(notices) < 2 or len(arrived) < 2:
                 received = await peer.message()
                 if received.recipients == (SENDER,):
@@ -90,7 +90,7 @@ async def test_notices_can_be_switched_off(tmp_path: Path, database_url: str) ->
 
 
 def parsed(content: bytes) -> EmailMessage:
-    return cast(EmailMessage, email.message_from_bytes(content, policy=email.policy.default))
+    return email.message_from_bytes(content, policy=email.policy.default)
 
 
 def statuses(notice: EmailMessage) -> list[EmailMessage]:
