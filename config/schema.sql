@@ -292,7 +292,8 @@ CREATE SEQUENCE event_id CACHE 50;
 -- type: 1 Delivery, 2 Bounce, 3 Expiration, 4 Suppressed, 5 Cancelled: the recipient is final, and its row in "recipient"
 -- was deleted by the same statement; 6 Reception, one a message; 7 TransientFailure, one an attempt; 8 OOB; 9 Rejection.
 -- Unsubscribe and Feedback are entries of suppression_log and are not written again here.
--- message_class: 0 campaign, 1 transactional. person, ordinal: null where an event is about no single recipient. address: as in "recipient", readable while the
+-- message_class: 0 campaign, 1 transactional. ordinal: null where an event is about no single recipient. person: likewise,
+-- and in a Reception, where an index entry would cost more than the rest. address: as in "recipient", readable while the
 -- campaign's key exists. recipients, bytes: of a Reception. attempt_ms: how long the last attempt took. due_at: when the
 -- next one comes. received_at: when the message was accepted.
 CREATE TABLE event (

@@ -97,7 +97,7 @@ def webhook_test(number: WebhookId, config: Config = None, overrides: Set = None
 
     async def send(parts: Any) -> int:
         hooks, stream = _hooks(parts)
-        courier = Courier(hooks, stream, Records(stream, parts.accounts))
+        courier = Courier(hooks, stream, Records(stream, parts.accounts, parts.digest))
         try:
             return await send_test(courier, await hooks.one(number))
         except Refused as error:
@@ -124,7 +124,7 @@ def events_tail(
         from mta.event_records import Records
 
         _, stream = _hooks(parts)
-        records = Records(stream, parts.accounts)
+        records = Records(stream, parts.accounts, parts.digest)
         owner = await _tenant_id(parts, tenant)
         cursor = await stream.since(begin)
         while True:
@@ -158,7 +158,7 @@ def events_export(
         from mta.event_records import Records
 
         _, stream = _hooks(parts)
-        records = Records(stream, parts.accounts)
+        records = Records(stream, parts.accounts, parts.digest)
         owner = await _tenant_id(parts, tenant)
         only = await _campaign_id(parts, owner, campaign)
         async for page in _pages(stream, begin, end, owner, only):

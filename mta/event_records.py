@@ -13,7 +13,7 @@ from mta.accounts import Accounts
 from mta.events import Event, Events
 from mta.identifiers import queue_id
 from mta.vault import VaultError
-from suppression.digest import MessageClass
+from suppression.digest import Digest, MessageClass
 
 # what campaign_by_id() and a campaign's key raise where the key is gone
 _NO_KEY: Final = (VaultError, KeyringError, KeyError, TypeError, ValueError)
@@ -22,16 +22,17 @@ _NO_KEY: Final = (VaultError, KeyringError, KeyError, TypeError, ValueError)
 class Records:
     """Makes records of events."""
 
-    def __init__(self, events: Events, accounts: Accounts) -> None:
+    def __init__(self, events: Events, accounts: Accounts, digest: Digest) -> None:
         self._events = events
         self._accounts = accounts
+        self._digest = digest
 
     async def records(self, events: Sequence[Event], *, addresses: bool) -> list[dict[str, Any]]:
         """A record for each event. addresses: all events are one tenant's, and its recipients are named."""
-        named = await self._addresses(events) if addresses else {}
-        return [await self._record(event, named.get(event.uid)) for event in events]
+        named = await self._addresses(events if addresses else [event for event in events if event.person is None])
+        return [await self._record(event, named.get(event.uid), addresses=addresses) for event in events]
 
-    async def _record(self, event: Event, address: str | None) -> dict[str, Any]:
+    async def _record(self, event: Event, address: str | None, *, addresses: bool) -> dict[str, Any]:
         record: dict[str, Any] = {
             "id": event.uid,
             "type": event.type,
@@ -42,9 +43,10 @@ class Records:
             "class": MessageClass(event.message_class).name.lower(),
             "message": queue_id(event.message_id) if event.message_id else "",
         }
-        if event.person is not None:
-            record["recipient_id"] = f"{event.person & 0xFFFFFFFFFFFFFFFF:016x}"
-        if address is not None:
+        person = self._digest.person(address) if event.person is None and address is not None else event.person
+        if person is not None:
+            record["recipient_id"] = f"{person & 0xFFFFFFFFFFFFFFFF:016x}"
+        if addresses and address is not None:
             record["recipient"] = address
         record |= _DETAILS.get(event.type, _outcome)(event)
         if event.node:

@@ -19,6 +19,7 @@ from mta.event_records import Records
 from mta.events import Events
 from mta.tally import Tallies
 from mta.webhooks import Webhooks
+from suppression.digest import Digest
 
 _LOG = structlog.get_logger(__name__)
 _KEEP_SECONDS: Final = 3_600.0
@@ -37,7 +38,7 @@ class EventTasks:
         self._retention_days = retention_days
         self._file = file
         self._events = Events(database)
-        self._records = Records(self._events, Accounts(database, keyring))
+        self._records = Records(self._events, Accounts(database, keyring), Digest(keyring.digest_key))
         self._tallies = Tallies(database, self._events)
         self._courier = Courier(Webhooks(database, keyring, holder), self._events, self._records)
 

@@ -422,14 +422,13 @@ async def cancel_suppressed(
     return [counts.get(number, 0) for number in numbers]
 
 
-def _lone_recipients(messages: Sequence[NewMessage]) -> tuple[list[int | None], list[int | None], list[bytes | None]]:
-    """Person, ordinal and sealed address where a message has one recipient, about whom its reception then is."""
+def _lone_recipients(messages: Sequence[NewMessage]) -> tuple[list[int | None], list[bytes | None]]:
+    """Ordinal and sealed address where a message has one recipient, about whom its reception then is.
+
+    The person is left out: an index entry for each reception would cost more than the rest of it.
+    """
     lone = [m.recipients[0] if len(m.recipients) == 1 else None for m in messages]
-    return (
-        [r.person if r else None for r in lone],
-        [r.ordinal if r else None for r in lone],
-        [r.sealed_address if r else None for r in lone],
-    )
+    return [r.ordinal if r else None for r in lone], [r.sealed_address if r else None for r in lone]
 
 
 def _milliseconds(completion: Completion) -> int | None:

@@ -12,17 +12,14 @@ WITH stored AS (
 ), received AS (
     INSERT INTO event (
         position, type, message_id, tenant_id, list_id, campaign_id, message_class, received_at, at, recipients, bytes,
-        person, ordinal, address, node
+        ordinal, address, node
     )
     SELECT (SELECT event_position()), 6, m.id, m.tenant_id, m.list_id, m.campaign_id, m.class,
-        to_timestamp(m.received_at), to_timestamp(m.received_at), m.recipients, m.bytes, m.person, m.ordinal, m.address,
-        $25
+        to_timestamp(m.received_at), to_timestamp(m.received_at), m.recipients, m.bytes, m.ordinal, m.address, $24
     FROM unnest(
         $2::bigint[], $3::integer[], $4::integer[], $5::integer[], $6::smallint[], $7::float8[], $19::boolean[],
-        $20::integer[], $21::integer[], $22::bigint[], $23::integer[], $24::bytea[]
-    ) AS m (
-        id, tenant_id, list_id, campaign_id, class, received_at, submitted, recipients, bytes, person, ordinal, address
-    )
+        $20::integer[], $21::integer[], $22::integer[], $23::bytea[]
+    ) AS m (id, tenant_id, list_id, campaign_id, class, received_at, submitted, recipients, bytes, ordinal, address)
     WHERE m.submitted
 )
 INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address)
@@ -30,7 +27,7 @@ SELECT $1, r.message_id, r.ordinal, r.state, r.class, r.worker_id, to_timestamp(
     r.person, r.address
 FROM unnest(
     $11::bigint[], $12::integer[], $13::smallint[], $14::integer[], $15::float8[], $16::float8[], $17::bigint[],
-    $18::bytea[], $26::smallint[]
+    $18::bytea[], $25::smallint[]
 ) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state);
 
 -- name: due_lanes
