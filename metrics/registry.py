@@ -20,6 +20,9 @@ refused = Counter("heed_refused_total", "Commands and messages refused, by reaso
 delivered = Counter("heed_delivered_total", "Recipients taken by a peer with 250", ["message_class"])
 deferred = Counter("heed_deferred_total", "Attempts that failed for now, by class", ["bounce_class"])
 bounced = Counter("heed_bounced_total", "Recipients refused for good, by class", ["bounce_class"])
+attempts = Counter(
+    "heed_attempts_total", "Attempts that ended, by mailbox provider and what came of them", ["provider", "action"]
+)
 expired = Counter("heed_expired_total", "Recipients that were not delivered within their lifetime")
 suppressed = Counter("heed_suppressed_total", "Recipients withheld, by the check that did it", ["check"])
 cancelled = Counter("heed_cancelled_total", "Queued recipients cancelled by the commit of a suppression")
@@ -80,6 +83,10 @@ claim_seconds = Histogram("heed_claim_seconds", "One claim of due recipients", b
 outcome_seconds = Histogram("heed_outcome_seconds", "One transaction that stores outcomes", buckets=_FAST)
 delivery_seconds = Histogram("heed_accept_to_delivery_seconds", "From 250 to the peer's 250", buckets=_MAIL)
 
+workers = Gauge("heed_workers", "Worker processes of a node that take and send mail", multiprocess_mode="livemax")
+cpu = Counter("heed_cpu_seconds_total", "CPU time used by workers")
+resident = Gauge("heed_resident_bytes", "Resident memory of workers", multiprocess_mode="livesum")
+
 
 class SiteLabels:
     """Bounded labels: the first sites seen keep their names, later ones are `other`."""
@@ -94,3 +101,51 @@ class SiteLabels:
             self._names.add(site)
             return site
         return "other"
+
+
+WATCH: Final = {
+    "heed_received_messages_total": "A fall to 0 while applications submit.",
+    "heed_accepted_recipients_total": "With heed_delivered_total: what comes in and does not go out is queued.",
+    "heed_refused_total": "A rise of one reason: authentication is a wrong password, unavailable the database.",
+    "heed_delivered_total": "A fall to 0 while heed_queued_recipients grows.",
+    "heed_deferred_total": "reputation, policy or rate-limited: a provider is displeased with this sender.",
+    "heed_bounced_total": "More than 5 % of attempts: a bad list. reputation at all: this sender is blocked.",
+    "heed_attempts_total": "Alert HeedDeferralsHigh and HeedBouncesHigh: the share of delayed and failed, by provider.",
+    "heed_expired_total": "Any rise: recipients who got nothing within the lifetime.",
+    "heed_suppressed_total": "dot: the last check stopped mail whose unsubscribe came while it was on its way.",
+    "heed_cancelled_total": "Nothing; it follows heed_unsubscribes_total.",
+    "heed_ordered_total": "Nothing; it follows what operators order.",
+    "heed_unsubscribes_total": "A rise of complaint: see HeedComplaints.",
+    "heed_unsubscribes_failed_total": "Alert HeedUnsubscribesFail: above 0. People wanted out and could not.",
+    "heed_deliveries_compared_total": "No rise while mail is delivered: nothing is proved.",
+    "heed_sends_after_suppression_total": "Alert HeedSentAfterSuppression: above 0. The promise is broken.",
+    "heed_canary_failures_total": "Alert HeedCanaryFails: on any increase. Links in sent mail are dead.",
+    "heed_answers_total": "complaint: alert HeedComplaints. unknown: mail that nothing could be made of.",
+    "heed_dsn_total": "Nothing; notices to envelope senders.",
+    "heed_lost_leases_total": "Alert HeedLeasesLost: above 0. Some mail may have gone out twice.",
+    "heed_reclaimed_total": "A rise without a restart: workers die.",
+    "heed_worker_restarts_total": "Alert HeedWorkersDie: more than 3 in 15 minutes.",
+    "heed_webhook_events_total": "Nothing; it follows the events.",
+    "heed_webhook_failures_total": "Alert HeedWebhooksFail: a tenant's endpoint is down.",
+    "heed_watermark_age_seconds": "Alert HeedWatermarkStale: above 3. Above suppression.max_staleness nothing is sent.",
+    "heed_canary_seconds": "Above 5: the promise gets slow.",
+    "heed_suppression_entries": "A fall: something was lifted, or a node has an old list.",
+    "heed_suppression_position": "Standing still while heed_unsubscribes_total grows.",
+    "heed_unsubscribe_effective_seconds": "p99 above 2: the list reaches workers late.",
+    "heed_leased_recipients": "At queue.memory_recipients for long: peers are slower than the queue.",
+    "heed_content_bytes": "Near queue.max_bytes_in_memory: submissions are answered with 452.",
+    "heed_connections": "At delivery.connections_per_site for long: that site is the limit.",
+    "heed_clients": "At submission.max_connections: clients are refused.",
+    "heed_queued_recipients": "Alert HeedQueueHeld: held for a day; somebody forgot a pause.",
+    "heed_oldest_due_seconds": "Alert HeedQueueOverdue: above 900. What is due does not get its turn.",
+    "heed_database_up": "Alert HeedDatabaseDown: 0. Nothing is taken; what is leased goes on.",
+    "heed_dkim_seconds": "p99 above 0.01: CPU is short.",
+    "heed_commit_seconds": "Alert HeedCommitsSlow: p99 above 0.5. 250 comes after this.",
+    "heed_claim_seconds": "p99 above 0.5: the queue's indexes are bloated, or a long transaction holds vacuum up.",
+    "heed_outcome_seconds": "p99 above 0.5: likewise.",
+    "heed_accept_to_delivery_seconds": "Median of transactional mail above 10.",
+    "heed_workers": "Below the number that is configured.",
+    "heed_cpu_seconds_total": "rate() near the number of cores.",
+    "heed_resident_bytes": "Growth without bound.",
+}
+"""What an operator looks at, or is alerted on, for each metric."""

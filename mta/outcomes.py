@@ -8,13 +8,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import structlog
 
+from bounce.outcome import Action
 from config.database import DatabaseUnavailable
 from metrics import registry
 from mta.journal import Journal
 from mta.queue import Completion, FinalState, NewMessage, Queue
+from mta.tally import provider_of
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter
 
 _LOG = structlog.get_logger(__name__)
 _BATCH = 500
@@ -166,12 +173,20 @@ def _plain(completion: Completion) -> Completion:
     return replace(completion, outcome=outcome, site="", notice="")
 
 
+@lru_cache(maxsize=10_000)
+def _attempts(site: str, action: Action) -> "Counter":
+    return registry.attempts.labels(provider_of(site), str(action))
+
+
 def _count(completion: Completion) -> None:
     """Metrics of an outcome."""
     bounce_class = str(completion.outcome.bounce_class) if completion.outcome else "none"
+    if completion.tried and completion.outcome is not None:
+        _attempts(completion.site, completion.outcome.action).inc()
     match completion.state:
         case None:
-            registry.deferred.labels(bounce_class).inc()
+            if completion.tried:
+                registry.deferred.labels(bounce_class).inc()
         case FinalState.BOUNCED:
             registry.bounced.labels(bounce_class).inc()
         case FinalState.EXPIRED:

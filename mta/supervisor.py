@@ -355,6 +355,7 @@ class Supervisor:
                 registry.database_up.set(1)
                 # the gauge shows the least of all processes: where the log itself is, the workers can't be behind
                 registry.index_position.set(head)
+                registry.workers.set(sum(1 for child in self._children if child.state.get("ready")))
                 for state in ("queued", "leased", "held"):
                     registry.queued.labels(state).set(counts[state]["recipients"] if state in counts else 0)
                 due = counts["queued"]["next_attempt"] if "queued" in counts else None

@@ -11,6 +11,7 @@ import os
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,7 @@ class Worker:
         self._settings = settings
         self._stop = asyncio.Event()
         self._exit_code = 0
+        self._cpu_seconds = 0.0
         self._listening = False
         self._servers: list[asyncio.Server] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -194,6 +196,7 @@ class Worker:
                 registry.watermark_age.set(age)
             self._delivery.report()
             registry.index_entries.set(len(self._index))
+            self._count_resources()
             registry.index_position.set(self._index.position)
             state = {
                 "ready": self._listening and self._watch.fresh() and not self._gate.holds,
@@ -206,6 +209,13 @@ class Worker:
             sys.stdout.buffer.write(orjson.dumps(state) + b"\n")
             sys.stdout.buffer.flush()
             await asyncio.sleep(_STATUS_SECONDS)
+
+    def _count_resources(self) -> None:
+        used = time.process_time()
+        registry.cpu.inc(used - self._cpu_seconds)
+        self._cpu_seconds = used
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        registry.resident.set(pages * os.sysconf("SC_PAGE_SIZE"))
 
     # --- wiring
 
