@@ -112,7 +112,7 @@ class Accounts:
 
     async def tenant(self, name: str) -> Tenant:
         """A tenant by name; raises AccountError."""
-        row = await self._row(_QUERIES.tenant_by_name, name)
+        row = await self._row(_QUERIES.tenant_by_name, name) if _NAME.fullmatch(name) else None
         if row is None:
             raise AccountError(f"there is no tenant {name!r}; `heed tenant add {name}` makes one")
         return Tenant(row["id"], row["name"])
@@ -160,12 +160,12 @@ class Accounts:
 
     async def revoke_credential(self, username: str) -> None:
         """Switch a credential off; raises AccountError when there is none."""
-        if await self._row(_QUERIES.revoke_credential, username) is None:
+        if not _USER.fullmatch(username) or await self._row(_QUERIES.revoke_credential, username) is None:
             raise AccountError(f"there is no credential {username!r} in use")
 
     async def credential(self, username: str) -> Credential | None:
         """What a user name stands for, if it is in use."""
-        row = await self._row(_QUERIES.credential, username)
+        row = await self._row(_QUERIES.credential, username) if _USER.fullmatch(username) else None
         if row is None:
             return None
         tenant = Tenant(row["tenant_id"], row["tenant"])

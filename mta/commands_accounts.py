@@ -65,9 +65,10 @@ def credential_add(
     if as_json:
         print_json({"tenant": tenant, "username": username, "class": message_class, "password": password})
     elif given is None:
-        OUT.print(f"user name  {username}\npassword   {password}\nThe password is not stored, and not shown again.")
+        text = f"user name  {username}\npassword   {password}\nThe password is not stored, and not shown again."
+        OUT.print(text, markup=False)
     else:
-        OUT.print(f"Credential {username} is made.")
+        OUT.print(f"Credential {username} is made.", markup=False)
 
 
 @credentials.command("list")
@@ -97,7 +98,7 @@ def credential_revoke(
 ) -> None:
     """Switch a user name off; in force within a minute on every node."""
     run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.revoke_credential(username))
-    OUT.print(f"Credential {username} is revoked.")
+    OUT.print(f"Credential {username} is revoked.", markup=False)
 
 
 @dkim.command("new")
@@ -168,7 +169,7 @@ def dkim_retire(
             raise Failed(f"there is no key {selector}._domainkey.{domain} in use")
 
     run_with_parts(settings_of(config, overrides), retire)
-    OUT.print(f"{selector}._domainkey.{domain} is retired.")
+    OUT.print(f"{selector}._domainkey.{domain} is retired.", markup=False)
 
 
 def _print_records(records: list[tuple[str, tuple[str, ...]]], as_json: bool) -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from config.settings import endpoint
-from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of, table
+from mta.terminal import ERR, OUT, Config, Json, Set, address_of, print_json, settings_of, table
 
 sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", no_args_is_help=True)
 
@@ -27,7 +26,7 @@ def sink_run(
     """Run a sink in the foreground until SIGTERM; prints what it counted at the end."""
     from mta.sink import Behaviour, run_sink
 
-    host, port = endpoint(listen or settings_of(config, overrides).sink.listen)
+    host, port = address_of(listen or settings_of(config, overrides).sink.listen, "--listen")
 
     def ready(host: str, port: int) -> None:
         OUT.print(f"The sink listens on {host}:{port}.")
@@ -88,7 +87,7 @@ def send(
     from mta.send import send as send_campaign
 
     settings = settings_of(config, overrides)
-    host, port = endpoint(to or settings.submission.listen[0])
+    host, port = address_of(to or next(iter(settings.submission.listen), ""), "--to")
     what = Campaign(
         count,
         size,
@@ -109,7 +108,8 @@ def send(
         work = send_campaign(what, host, port, connections=connections, login=login, progress=progress)
         result = asyncio.run(work)
     if as_json:
-        print_json(asdict(result))
+        # not asdict(): it counts the items of a Counter
+        print_json({field.name: getattr(result, field.name) for field in fields(result)})
     else:
         OUT.print(
             f"{result.accepted} of {result.messages} messages accepted in {result.seconds:.2f} s "

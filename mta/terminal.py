@@ -14,8 +14,9 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from config.settings import Settings, SettingsError
+from config.settings import Endpoint, Settings, SettingsError, endpoint
 from config.sources import load
 
 OUT = Console(highlight=False, soft_wrap=True)
@@ -30,6 +31,15 @@ Set = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 T = TypeVar("T")
+
+
+def address_of(text: str, option: str) -> Endpoint:
+    """A host and port given as an option, or exit code 2."""
+    try:
+        return endpoint(text)
+    except ValueError as error:
+        ERR.print(f"{option} {text!r}: {error}", markup=False)
+        raise typer.Exit(2) from None
 
 
 class Failed(Exception):
@@ -86,5 +96,6 @@ def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
     for column in columns:
         grid.add_column(column)
     for row in rows:
-        grid.add_row(*("" if value is None else str(value) for value in row))
+        # names and subjects come from outside: brackets in them are no markup
+        grid.add_row(*(Text("" if value is None else str(value)) for value in row))
     OUT.print(grid)

@@ -1,0 +1,229 @@
+"""The heed command as people run it: help, wrong use, no database, and JSON that other programs can read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    [], ["run"], ["check-config"], ["classify"], ["tenant"], ["tenant", "add"], ["tenant", "list"], ["credential"],
+    ["credential", "add"], ["credential", "list"], ["credential", "revoke"], ["dkim"], ["dkim", "new"],
+    ["dkim", "show"], ["dkim", "retire"], ["suppress"], ["suppress", "add"], ["suppress", "check"],
+    ["suppress", "remove"], ["suppress", "import"], ["suppress", "export"], ["consent"], ["consent", "add"], ["prove"],
+    ["verify-log"], ["queue"], ["send"], ["sink"], ["sink", "run"], ["sink", "show"],
+]  # fmt: skip
+
+
+def heed(*arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command, as from a shell without a configuration."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEED_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "mta.cli", *arguments], capture_output=True, text=True, input=given, timeout=60,
+        cwd=ROOT, env={**inherited, "COLUMNS": "120", **environment}, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+class Installation:
+    """Commands on a test's database and directory."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self._options = ["--set", f"data_dir={directory}", "--set", f"database.url={url}"]
+
+    def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return heed(*arguments, *self._options, given=given)
+
+    def text(self, *arguments: str, given: str = "") -> str:
+        done = self.run(*arguments, given=given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, *arguments: str, given: str = "") -> Any:
+        return json.loads(self.text(*arguments, "--json", given=given))
+
+
+@pytest.fixture
+def installation(database_url: str, tmp_path: Path) -> Installation:
+    return Installation(database_url, tmp_path)
+
+
+def test_every_command_has_help() -> None:
+    """One process for all of them: what is tested is that each can be built and says what it does."""
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom mta.cli import app\n"
+        "for line in sys.stdin.read().splitlines():\n"
+        "    done = CliRunner().invoke(app, [*line.split(), '--help'])\n"
+        "    assert done.exit_code == 0 and 'Usage' in done.output and not done.exception, (line, done.output)\n"
+    )
+    lines = "\n".join(" ".join(command) for command in COMMANDS)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, input=lines, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-command"], "No such command"),
+        (["tenant", "add"], "Missing argument"),
+        (["queue", "--most", "0"], "--most"),
+        (["dkim", "new", "example.com", "--algorithm", "dsa"], "--algorithm"),
+        (["check-config", "--set", "wrong.key=1", "--set", "workers=x"], "wrong.key"),
+        (["sink", "run", "--listen", "nowhere"], "--listen 'nowhere': is written host:port"),
+        (["send", "--to", "nowhere"], "--to 'nowhere': is written host:port"),
+        (["send", "--set", "submission.listen="], "submission.listen"),
+        (["consent", "add", "a@example.com", "--tenant", "a", "--basis", "b", "--source", "c", "--at", "noon"], "--at"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_says_what_is_wrong(arguments: list[str], said: str) -> None:
+    done = heed(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_all_mistakes_of_a_configuration_are_shown(tmp_path: Path) -> None:
+    done = heed("check-config", "--config", str(tmp_path / "none.toml"), "--set", "workers=x", HEED_NONSENSE="1")
+    assert done.returncode == 2
+    for part in ("none.toml", "workers", "HEED_NONSENSE"):
+        assert part in done.stderr
+
+
+def test_check_config_prints_what_would_be_used_and_no_secret() -> None:
+    url = "database.url=postgresql://heed:hunter2@db/heed"
+    plain, machine = heed("check-config", "--set", url), heed("check-config", "--set", url, "--json")
+    assert "delivery.port = 25" in plain.stdout
+    assert json.loads(machine.stdout)["delivery"]["port"] == 25
+    assert "hunter2" not in plain.stdout + machine.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tenant", "list"], ["queue", "--json"], ["suppress", "check", "anna@example.net"], ["verify-log"],
+        ["credential", "add", "acme", "app"], ["dkim", "show"],
+    ],
+)  # fmt: skip
+def test_without_a_database_a_command_says_so_at_once(tmp_path: Path, arguments: list[str]) -> None:
+    url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
+    done = heed(*arguments, "--set", url, "--set", f"data_dir={tmp_path}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("database: no connection")
+    assert "hunter2" not in done.stderr
+    assert "anna" not in done.stderr
+
+
+def test_a_data_directory_that_can_not_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = heed("tenant", "list", "--set", f"data_dir={tmp_path}/file/x", "--set", "database.url=postgresql:///x")
+    assert done.returncode == 1
+    assert f"{tmp_path}/file" in done.stderr
+
+
+def test_tenants_and_credentials(installation: Installation) -> None:
+    assert installation.text("tenant", "list") == "There are no tenants.\n"
+    assert installation.json("tenant", "add", "acme") == {"id": 1, "name": "acme"}
+    again = installation.run("tenant", "add", "acme")
+    assert (again.returncode, again.stderr) == (1, "tenant 'acme' exists already\n")
+    assert installation.run("tenant", "add", "no blanks").returncode == 1
+    made = installation.json("credential", "add", "acme", "[red]app", "--class", "transactional")
+    assert (made["username"], made["class"], len(made["password"])) == ("[red]app", "transactional", 32)
+    assert "[red]app" in installation.text("credential", "list", "acme")
+    assert installation.run("credential", "add", "acme", "[red]app").stderr == "user name '[red]app' is taken\n"
+    given = installation.text("credential", "add", "acme", "[/x]", "--password-stdin", given="correct horse battery\n")
+    assert given == "Credential [/x] is made.\n"
+    short = installation.run("credential", "add", "acme", "third", "--password-stdin", given="short\n")
+    assert (short.returncode, "12 characters" in short.stderr) == (1, True)
+    assert installation.text("credential", "revoke", "[/x]") == "Credential [/x] is revoked.\n"
+    assert installation.run("credential", "revoke", "[/x]").returncode == 1
+    listed = {row["username"]: row["revoked_at"] is not None for row in installation.json("credential", "list", "acme")}
+    assert listed == {"[red]app": False, "[/x]": True}
+    unknown = installation.run("credential", "list", "nobody")
+    assert (unknown.returncode, "there is no tenant 'nobody'" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tenant", "add", "a\udcff"], ["credential", "list", "a\udcff"], ["credential", "revoke", "a\udcff"],
+        ["suppress", "check", "a\udcff@example.net"],
+    ],
+)  # fmt: skip
+def test_octets_that_are_no_text_are_refused_like_any_other(installation: Installation, arguments: list[str]) -> None:
+    assert installation.run(*arguments).returncode == 1
+
+
+def test_dkim_keys(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    [record] = installation.json(
+        "dkim", "new", "example.com", "--tenant", "acme", "--selector", "s1", "--algorithm", "ed25519"
+    )
+    assert record["name"] == "s1._domainkey.example.com"
+    assert record["value"].startswith("v=DKIM1; k=ed25519; p=")
+    assert installation.json("dkim", "show", "example.com") == [record]
+    twice = installation.run(
+        "dkim", "new", "example.com", "--tenant", "acme", "--selector", "s1", "--algorithm", "ed25519"
+    )
+    assert twice.returncode == 1
+    assert "retired" in installation.text("dkim", "retire", "example.com", "s1", "--tenant", "acme")
+    assert installation.run("dkim", "retire", "example.com", "s1", "--tenant", "acme").returncode == 1
+    assert installation.json("dkim", "show") == []
+    assert installation.run("dkim", "new", "not a domain", "--tenant", "acme", "--algorithm", "ed25519").returncode == 1
+
+
+def test_suppressions_never_show_an_address(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    added = installation.run(
+        "suppress", "add", "anna@example.net", "--tenant", "acme", "--reason", "asked anna@example.net"
+    )
+    assert added.returncode == 0
+    checked = installation.run("suppress", "check", "anna@example.net", "--tenant", "acme")
+    wrong = installation.run("suppress", "check", "anna at example.net")
+    assert (wrong.returncode, wrong.stderr) == (1, "that is not a mail address\n")
+    assert "anna" not in added.stdout + added.stderr + checked.stdout + checked.stderr
+    assert json.loads(installation.run("verify-log", "--json").stdout)["entries"] == 1
+    assert installation.run("suppress", "add", "anna@example.net", "--list", "x").returncode == 1
+
+
+def test_an_empty_queue(installation: Installation) -> None:
+    assert installation.text("queue").startswith("0 queued, 0 leased, 0 held")
+    shown = installation.json("queue")
+    assert (shown["totals"], shown["groups"]) == ({"queued": 0, "leased": 0, "held": 0}, [])
+
+
+def test_another_master_key_is_refused(installation: Installation, tmp_path: Path, database_url: str) -> None:
+    installation.text("tenant", "add", "acme")
+    other = Installation(database_url, tmp_path / "other").run("tenant", "list")
+    assert other.returncode == 1
+    assert "another master key" in other.stderr
+
+
+def test_classify_says_what_a_message_is_and_what_it_can_not_read(tmp_path: Path) -> None:
+    missing = heed("classify", str(tmp_path / "none"))
+    assert missing.returncode == 1
+    assert "none: No such file" in missing.stderr
+    done = heed("classify", "-", "--json", given="From: a@example.com\nSubject: hello\n\nhello\n")
+    assert (done.returncode, json.loads(done.stdout)["recipients"]) == (0, [])
+
+
+def test_sending_to_nobody_fails_and_counts(tmp_path: Path) -> None:
+    done = heed("send", "--count", "2", "--connections", "1", "--to", "127.0.0.1:1", "--json")
+    assert done.returncode == 1
+    result = json.loads(done.stdout)
+    assert result["accepted"] == 0
+    assert sum(result["failures"].values()) >= 1
+
+
+def test_an_empty_sink_and_one_whose_port_is_taken(tmp_path: Path) -> None:
+    shown = heed("sink", "show", "--maildir", str(tmp_path), "--json")
+    assert (shown.returncode, json.loads(shown.stdout)["messages"]) == (0, 0)
+    taken = heed("sink", "run", "--listen", "192.0.2.1:1")
+    assert taken.returncode == 1
+    assert "choose another address" in taken.stderr

@@ -1,0 +1,26 @@
+"""What commands print: JSON with UTC times, and tables whose cells mean nothing but themselves."""
+
+import datetime
+import json
+
+import pytest
+
+from mta import terminal
+
+
+def test_names_from_outside_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table("campaign", "count", rows=[("[spring] sale", 1), ("[/wrong]", None)], empty="nothing")
+    shown = capsys.readouterr().out
+    assert "[spring] sale" in shown
+    assert "[/wrong]" in shown
+    assert "None" not in shown
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table("campaign", rows=[], empty="nothing there")
+    assert capsys.readouterr().out == "nothing there\n"
+
+
+def test_times_are_utc_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_json({"at": datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)})
+    assert json.loads(capsys.readouterr().out) == {"at": "2024-01-02T03:04:05Z"}
