@@ -88,10 +88,11 @@ def test_what_a_crash_left_is_not_in_the_way(tmp_path: Path) -> None:
 
 def test_the_name_of_a_new_file_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bool] = []
-    real = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda file: (synced.append(Path(f"/proc/self/fd/{file}").is_dir()), real(file))[1]
-    )
+
+    def fsync(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").is_dir())
+
+    monkeypatch.setattr(os, "fsync", fsync)
     Keyring.generate().save(tmp_path / "master.key")
     assert synced == [False, True]
 
