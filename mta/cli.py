@@ -14,6 +14,7 @@ from config.settings import Settings
 from mta import (
     commands_accounts,
     commands_campaign,
+    commands_check,
     commands_events,
     commands_queue,
     commands_reports,
@@ -45,6 +46,8 @@ app.add_typer(commands_events.webhooks, name="webhook")
 app.add_typer(commands_events.events, name="events")
 app.command()(commands_reports.report)
 app.command()(commands_reports.usage)
+app.command("check-domain")(commands_check.check_domain)
+app.command()(commands_check.doctor)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import dns.name
 import dns.rdatatype
 import dns.rdtypes.ANY.MX
 import dns.resolver
+import dns.reversename
 
 T = TypeVar("T")
 
@@ -74,6 +75,21 @@ class Resolver:
     async def addresses(self, name: str) -> Found[str]:
         """The IPv6 and IPv4 addresses of a host. One family's failure counts only where the other has nothing."""
         return _both(await asyncio.gather(*(self._addresses(name, kind) for kind in self._types)))
+
+    async def texts(self, name: str) -> Found[str]:
+        """The TXT records of a name, the strings of each put together."""
+        answer = await self._ask(name, "TXT")
+        if isinstance(answer, Found):
+            return answer
+        texts = tuple(b"".join(rdata.strings).decode("ascii", "replace") for rdata in answer)
+        return Found(texts, _ttl_seconds(answer))
+
+    async def pointers(self, address: str) -> Found[str]:
+        """The names that an address has (PTR)."""
+        answer = await self._ask(dns.reversename.from_address(address).to_text(omit_final_dot=True), "PTR")
+        if isinstance(answer, Found):
+            return answer
+        return Found(tuple(_text(rdata.target) for rdata in answer), _ttl_seconds(answer))
 
     async def _addresses(self, name: str, kind: str) -> Found[str]:
         answer = await self._ask(name, kind)

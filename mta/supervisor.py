@@ -141,7 +141,7 @@ class Supervisor:
     def _check_ports(self) -> None:
         """Hold every port, so that a busy one is an error now; the workers share them (SO_REUSEPORT)."""
         problems = []
-        for key, address in _addresses(self._settings):
+        for key, address in addresses(self._settings):
             host, port = endpoint(address)
             try:
                 self._held += _hold(host, port)
@@ -427,7 +427,7 @@ class Supervisor:
             self._stop.set()
 
 
-def _addresses(settings: Settings) -> Iterator[tuple[str, str]]:
+def addresses(settings: Settings) -> Iterator[tuple[str, str]]:
     """Every address that this node will listen on, with the option that says so."""
     if "submission" in settings.roles:
         yield from (("submission.listen", address) for address in settings.submission.listen)

@@ -1,0 +1,290 @@
+"""Whether a domain is ready to send: what Gmail, Yahoo and Outlook publish as their requirements, looked up one by one.
+
+Each finding has a name of its own, says what is wrong and what would be right, and who demands it. Nothing is changed
+anywhere. A look-up that fails for now is a finding of its own kind: it says nothing about the domain.
+"""
+
+import asyncio
+import base64
+import binascii
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from mta.dkim_keys import signing_domains
+from mta.resolver import Resolver
+from mta.spf import Spf
+
+GMAIL: Final = "Gmail"
+YAHOO: Final = "Yahoo"
+OUTLOOK: Final = "Outlook"
+ALL: Final = (GMAIL, YAHOO, OUTLOOK)
+_EXPIRY_DAYS: Final = 14
+_TIMEOUT_SECONDS: Final = 10.0
+# no token: Heed answers 404 to it, and nobody is unsubscribed
+_NO_TOKEN: Final = "/u/heed-check-domain"  # noqa: S105
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. demanded_by: the providers whose published requirements ask for it."""
+
+    name: str
+    level: Level
+    text: str
+    demanded_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A DKIM key of ours, as it must be published. public_key: as in the p= tag, decoded; empty: whatever is there."""
+
+    domain: str
+    selector: str
+    public_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """How mail of a domain leaves: envelope domain, addresses, keys and web address."""
+
+    domain: str
+    mail_domain: str
+    hostname: str
+    addresses: Sequence[str]
+    keys: Sequence[PublicKey]
+    web_url: str
+
+
+class DomainCheck:
+    """Checks one sender. tls: what the web address is checked with, that of browsers unless a test says otherwise."""
+
+    def __init__(
+        self, resolver: Resolver, *, tls: ssl.SSLContext | None = None, now: Callable[[], datetime] | None = None
+    ) -> None:
+        self._resolver = resolver
+        self._tls = tls or ssl.create_default_context()
+        self._now = now or (lambda: datetime.now(UTC))
+
+    async def findings(self, sender: Sender) -> list[Finding]:
+        """Everything, in the order of the page in docs/."""
+        checks: list[Awaitable[list[Finding]]] = [
+            self._names(sender),
+            self._spf(sender),
+            self._dkim(sender),
+            self._dmarc(sender),
+            self._bounces(sender),
+            self._certificate(sender),
+            self._one_click(sender),
+        ]
+        return [finding for found in await asyncio.gather(*checks) for finding in found]
+
+    async def _names(self, sender: Sender) -> list[Finding]:
+        """PTR of every sending address, and back."""
+        addresses = list(sender.addresses) or list((await self._resolver.addresses(sender.hostname)).values)
+        if not addresses:
+            text = f"{sender.hostname} has no address: set identity.hostname to this node's name, or give --address"
+            return [Finding("hostname-address", Level.FAILED, text, ALL)]
+        return [await self._pointer(address, sender.hostname) for address in addresses]
+
+    async def _pointer(self, address: str, hostname: str) -> Finding:
+        names = await self._resolver.pointers(address)
+        if names.failure:
+            return Finding("ptr", Level.UNKNOWN, f"PTR of {address}: {names.failure}")
+        if not names.values:
+            return Finding("ptr-missing", Level.FAILED, f"{address} has no PTR record; it should be {hostname}", ALL)
+        for name in names.values:
+            if address in (await self._resolver.addresses(name)).values:
+                if name != hostname:
+                    text = f"{address} is called {name}, but says {hostname} in EHLO; they should be the same"
+                    return Finding("ptr-other-name", Level.WARNING, text, (GMAIL,))
+                return Finding("ptr", Level.OK, f"{address} is {name}, and back", ALL)
+        text = f"{address} is called {names.values[0]}, which does not have that address (no forward confirmation)"
+        return Finding("ptr-not-confirmed", Level.FAILED, text, ALL)
+
+    async def _spf(self, sender: Sender) -> list[Finding]:
+        addresses = list(sender.addresses) or list((await self._resolver.addresses(sender.hostname)).values)
+        found = []
+        for address in addresses:
+            verdict = await Spf(self._resolver).check(sender.mail_domain, address)
+            at = f"SPF of {sender.mail_domain} for {address}"
+            match verdict.result:
+                case "pass":
+                    finding = Finding("spf", Level.OK, f"{at}: pass ({verdict.reason})", ALL)
+                case "none":
+                    text = f"{sender.mail_domain} has no SPF record; publish for example: v=spf1 ip4:{address} -all"
+                    finding = Finding("spf-missing", Level.FAILED, text, ALL)
+                case "permerror":
+                    finding = Finding("spf-broken", Level.FAILED, f"{at}: permanent error, {verdict.reason}", ALL)
+                case "temperror":
+                    finding = Finding("spf", Level.UNKNOWN, f"{at}: {verdict.reason}")
+                case result:
+                    text = f"{at}: {result} ({verdict.reason}); the record must name the address"
+                    finding = Finding("spf-not-allowed", Level.FAILED, text, ALL)
+            found.append(finding)
+        return found
+
+    async def _dkim(self, sender: Sender) -> list[Finding]:
+        if not sender.keys:
+            text = f"there is no DKIM key for {sender.domain}; `heed dkim new {sender.domain} --tenant …` makes one"
+            return [Finding("dkim-no-key", Level.FAILED, text, ALL)]
+        found = [await self._key(key) for key in sender.keys]
+        organisation = signing_domains(sender.domain)[-1]
+        for key in sender.keys:
+            if signing_domains(key.domain)[-1] != organisation:
+                text = f"key {key.selector} signs for {key.domain}, which is not aligned with {sender.domain}"
+                found.append(Finding("dkim-not-aligned", Level.FAILED, text, ALL))
+        return found
+
+    async def _key(self, key: PublicKey) -> Finding:
+        name = f"{key.selector}._domainkey.{key.domain}"
+        texts = await self._resolver.texts(name)
+        if texts.failure:
+            return Finding("dkim", Level.UNKNOWN, f"{name}: {texts.failure}")
+        records = [_tags(text) for text in texts.values if "p=" in text]
+        if not records:
+            return Finding("dkim-missing", Level.FAILED, f"{name} has no DKIM record; `heed dkim list` shows it", ALL)
+        if len(records) > 1:
+            return Finding("dkim-several", Level.FAILED, f"{name} has {len(records)} records, and must have one", ALL)
+        return _judged(name, records[0], key.public_key)
+
+    async def _dmarc(self, sender: Sender) -> list[Finding]:
+        organisation = signing_domains(sender.domain)[-1]
+        for domain in dict.fromkeys((sender.domain, organisation)):
+            texts = await self._resolver.texts(f"_dmarc.{domain}")
+            if texts.failure:
+                return [Finding("dmarc", Level.UNKNOWN, f"_dmarc.{domain}: {texts.failure}")]
+            records = [text for text in texts.values if text.lower().replace(" ", "").startswith("v=dmarc1")]
+            if len(records) > 1:
+                return [Finding("dmarc-several", Level.FAILED, f"_dmarc.{domain} has several DMARC records", ALL)]
+            if records:
+                return _dmarc_findings(domain, _tags(records[0]), sender)
+        text = f"there is no DMARC record; publish at _dmarc.{organisation}: v=DMARC1; p=none; rua=mailto:…"
+        return [Finding("dmarc-missing", Level.FAILED, text, ALL)]
+
+    async def _bounces(self, sender: Sender) -> list[Finding]:
+        """Where bounces and unsubscribe mail come to."""
+        found = await self._resolver.mx(sender.mail_domain)
+        if found.failure:
+            return [Finding("bounce-mx", Level.UNKNOWN, f"MX of {sender.mail_domain}: {found.failure}")]
+        if not found.values:
+            text = (
+                f"{sender.mail_domain} has no MX: bounces and unsubscribe mail can't come; let it be {sender.hostname}"
+            )
+            return [Finding("bounce-mx-missing", Level.FAILED, text, ALL)]
+        for mx in found.values:
+            if (await self._resolver.addresses(mx.exchange)).values:
+                return [Finding("bounce-mx", Level.OK, f"mail to {sender.mail_domain} goes to {mx.exchange}", ALL)]
+        text = f"{found.values[0].exchange or 'the null MX'}, the MX of {sender.mail_domain}, has no address"
+        return [Finding("bounce-mx-no-address", Level.FAILED, text, ALL)]
+
+    async def _certificate(self, sender: Sender) -> list[Finding]:
+        parts = urlsplit(sender.web_url)
+        host, port = parts.hostname or "", parts.port or 443
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                _, writer = await asyncio.open_connection(host, port, ssl=self._tls, server_hostname=host)
+        except ssl.SSLCertVerificationError as error:
+            text = f"the certificate of {host}:{port} is not accepted: {error.verify_message}"
+            return [Finding("web-certificate", Level.FAILED, text, (GMAIL, YAHOO))]
+        except (OSError, TimeoutError) as error:
+            text = f"no TLS connection to {host}:{port} ({type(error).__name__}): one-click can't work"
+            return [Finding("web-unreachable", Level.FAILED, text, (GMAIL, YAHOO))]
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        expires = x509.load_der_x509_certificate(der).not_valid_after_utc
+        days = (expires - self._now()).days
+        if days < _EXPIRY_DAYS:
+            text = f"the certificate of {host} ends on {expires:%Y-%m-%d}, in {days} days"
+            return [Finding("web-certificate-expires", Level.WARNING, text, (GMAIL, YAHOO))]
+        return [Finding("web-certificate", Level.OK, f"the certificate of {host} is valid until {expires:%Y-%m-%d}")]
+
+    async def _one_click(self, sender: Sender) -> list[Finding]:
+        """A POST as a mailbox provider makes it, with a token that is none."""
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+        connector = aiohttp.TCPConnector(ssl=self._tls)
+        body = {"List-Unsubscribe": "One-Click"}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+                session.post(sender.web_url + _NO_TOKEN, data=body, allow_redirects=False) as answer,
+            ):
+                status, server = answer.status, answer.headers.get("Server", "")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            text = f"a one-click POST to {sender.web_url} is not answered ({type(error).__name__})"
+            return [Finding("one-click-unanswered", Level.FAILED, text, (GMAIL, YAHOO))]
+        if 300 <= status < 400:
+            text = f"{sender.web_url} redirects a one-click POST, which RFC 8058 forbids"
+            return [Finding("one-click-redirects", Level.FAILED, text, (GMAIL, YAHOO))]
+        if status != 404 or server != "heed":
+            text = f"{sender.web_url} answers HTTP {status} and is not Heed's web listener"
+            return [Finding("one-click-elsewhere", Level.FAILED, text, (GMAIL, YAHOO))]
+        return [Finding("one-click", Level.OK, "one-click unsubscribe is answered by Heed", (GMAIL, YAHOO))]
+
+
+def _judged(name: str, tags: dict[str, str], expected: bytes) -> Finding:
+    """A published DKIM record against the key that signs."""
+    try:
+        published = base64.b64decode("".join(tags.get("p", "").split()), validate=True)
+    except binascii.Error:
+        return Finding("dkim-broken", Level.FAILED, f"{name}: p= is not base64", ALL)
+    if not published:
+        return Finding("dkim-revoked", Level.FAILED, f"{name} has an empty p=: the key is revoked", ALL)
+    if expected and published != expected:
+        text = f"{name} is another key than the one that signs; `heed dkim list` shows what to publish"
+        return Finding("dkim-other-key", Level.FAILED, text, ALL)
+    if "y" in tags.get("t", "").split(":"):
+        return Finding("dkim-testing", Level.WARNING, f"{name} says t=y: receivers may ignore the signature", ALL)
+    if tags.get("k", "rsa") == "ed25519":
+        text = f"{name} is published; few receivers read Ed25519, so keep an RSA key beside it"
+        return Finding("dkim", Level.OK, text, ALL)
+    try:
+        key = load_der_public_key(published)
+    except (ValueError, UnsupportedAlgorithm):
+        return Finding("dkim-broken", Level.FAILED, f"{name}: p= holds no public key", ALL)
+    bits = key.key_size if isinstance(key, RSAPublicKey) else 0
+    if bits < 1024:
+        return Finding("dkim-short-key", Level.FAILED, f"{name} has {bits} bits; at least 1024 are demanded", ALL)
+    if bits < 2048:
+        return Finding("dkim-weak-key", Level.WARNING, f"{name} has {bits} bits; 2048 are recommended", (GMAIL,))
+    return Finding("dkim", Level.OK, f"{name} is published, {bits} bits", ALL)
+
+
+def _dmarc_findings(domain: str, tags: dict[str, str], sender: Sender) -> list[Finding]:
+    policy = tags.get("p", "").lower()
+    if policy not in ("none", "quarantine", "reject"):
+        text = f"_dmarc.{domain} has no valid p=; at least p=none is demanded"
+        return [Finding("dmarc-no-policy", Level.FAILED, text, ALL)]
+    found = [Finding("dmarc", Level.OK, f"_dmarc.{domain}: p={policy}", ALL)]
+    if "rua" not in tags:
+        text = f"_dmarc.{domain} has no rua=: nobody gets reports about forged mail"
+        found.append(Finding("dmarc-no-reports", Level.WARNING, text, (GMAIL, YAHOO)))
+    if tags.get("adkim", "r").lower() == "s" and not any(key.domain == sender.domain for key in sender.keys):
+        text = f"adkim=s demands a key for {sender.domain} itself; the keys are for other domains"
+        found.append(Finding("dmarc-not-aligned", Level.FAILED, text, ALL))
+    return found
+
+
+def _tags(record: str) -> dict[str, str]:
+    """A tag-list (RFC 6376 §3.2)."""
+    pairs = (part.partition("=") for part in record.split(";"))
+    return {name.strip().lower(): value.strip() for name, _, value in pairs if name.strip()}

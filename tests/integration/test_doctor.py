@@ -1,0 +1,92 @@
+"""heed doctor: what is wrong with a machine is named, and what is right is said."""
+
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from config.keyring import Keyring
+from mta.doctor import (
+    database_findings,
+    directory_findings,
+    disk_findings,
+    dns_findings,
+    key_findings,
+    limit_findings,
+    port_findings,
+    server_findings,
+)
+from mta.domain_check import Level
+from mta.resolver import Resolver
+from tests.support.dns import FAIL, NameServer
+from tests.support.suppressions import opened
+
+STATE = {
+    "version": 180_001, "fsync": "on", "full_page_writes": "on", "bytes": 10_000_000, "workers": 2,
+    "oldest_transaction_seconds": None, "now": datetime.now(UTC),
+}  # fmt: skip
+
+
+async def test_a_database_in_order(database_url: str) -> None:
+    async with opened(database_url) as database:
+        findings = {finding.name: finding.level for finding in await database_findings(database)}
+    assert (findings["database"], findings["clock"], findings["workers"]) == (Level.OK, Level.OK, Level.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("changes", "clock", "name"),
+    [
+        ({"version": 140_010}, 0.0, "database-version"),
+        ({"fsync": "off"}, 0.0, "database-fsync"),
+        ({"full_page_writes": "off"}, 0.0, "database-full_page_writes"),
+        ({}, -7.0, "clock"),
+    ],
+)
+def test_what_loses_mail_has_failed(changes: dict[str, object], clock: float, name: str) -> None:
+    findings = {finding.name: finding for finding in server_findings({**STATE, **changes}, clock)}
+    assert findings[name].level is Level.FAILED
+
+
+def test_a_long_transaction_is_a_warning() -> None:
+    findings = {f.name for f in server_findings({**STATE, "oldest_transaction_seconds": 4_000.0}, 0.0)}
+    assert "long-transaction" in findings
+
+
+def test_the_master_key(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    assert key_findings(path)[0].level is Level.FAILED
+    Keyring.generate().save(path)
+    assert [finding.level for finding in key_findings(path)] == [Level.OK]
+    path.chmod(0o640)
+    assert [finding.name for finding in key_findings(path)] == ["master-key-mode"]
+    path.write_text("1 " + "ab" * 32 + "\n")
+    path.chmod(0o600)
+    assert [finding.name for finding in key_findings(path)] == ["master-key-entropy"]
+
+
+def test_the_data_directory(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert directory_findings(tmp_path)[0].level is Level.OK
+    tmp_path.chmod(0o755)
+    assert directory_findings(tmp_path)[0].name == "data-dir-mode"
+    assert disk_findings(tmp_path)[0].name == "disk"
+    assert limit_findings()[0].name == "open-files"
+
+
+def test_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        listeners = [("web.listen", "127.0.0.1", port)]
+        (finding,) = port_findings(listeners, running=False)
+        assert (finding.name, finding.level) == ("port", Level.FAILED)
+        assert "web.listen" in finding.text
+        assert port_findings(listeners, running=True)[0].level is Level.OK
+    assert port_findings(listeners, running=False)[0].level is Level.OK
+
+
+async def test_name_servers() -> None:
+    async with NameServer({"example.org": ["60 MX 5 mx.example.org."], "broken.example.org": FAIL}) as server:
+        resolver = Resolver(nameservers=["127.0.0.1"], port=server.port)
+        assert (await dns_findings(resolver, "example.org"))[0].level is Level.OK
+        assert (await dns_findings(resolver, "broken.example.org"))[0].level is Level.FAILED

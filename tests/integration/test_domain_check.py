@@ -1,0 +1,208 @@
+"""check-domain against name servers on the loopback interface: each wrong record has its own finding."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trustme
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from mta.domain_check import ALL, DomainCheck, Finding, Level, PublicKey, Sender
+from mta.resolver import Resolver
+from mta.spf import Spf
+from tests.support.dns import FAIL, NameServer
+
+HOST, MAIL = "mx.example.org", "bounces.example.org"
+
+
+def public_key(bits: int) -> bytes:
+    return (
+        rsa.generate_private_key(65537, bits).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+KEY = public_key(2048)
+
+
+def dkim(key: bytes, more: str = "") -> list[str]:
+    value = f"v=DKIM1; k=rsa; {more}p={base64.b64encode(key).decode()}"
+    return ["300 TXT " + " ".join(f'"{value[at : at + 255]}"' for at in range(0, len(value), 255))]
+
+
+GOOD = {
+    HOST: ["300 A 192.0.2.1"],
+    "1.2.0.192.in-addr.arpa": [f"300 PTR {HOST}."],
+    MAIL: ['300 TXT "v=spf1 a:mx.example.org -all"', f"300 MX 10 {HOST}."],
+    "heed._domainkey.example.com": dkim(KEY),
+    "_dmarc.example.com": ['300 TXT "v=DMARC1; p=none; rua=mailto:dmarc@example.com"'],
+}
+SENDER = Sender("example.com", MAIL, HOST, (), [PublicKey("example.com", "heed", KEY)], "https://127.0.0.1:1")
+
+
+@asynccontextmanager
+async def checking(zone: dict[str, list[str] | str]) -> AsyncIterator[DomainCheck]:
+    async with NameServer(zone) as server:
+        yield DomainCheck(Resolver(nameservers=["127.0.0.1"], port=server.port))
+
+
+async def found(changes: Mapping[str, list[str] | str | None], sender: Sender = SENDER) -> dict[str, Finding]:
+    zone = {name: records for name, records in {**GOOD, **changes}.items() if records is not None}
+    async with checking(zone) as check:
+        return {finding.name: finding for finding in await check.findings(sender)}
+
+
+async def test_a_domain_that_is_ready() -> None:
+    findings = await found({})
+    names = ("ptr", "spf", "dkim", "dmarc", "bounce-mx")
+    assert {findings[name].level for name in names} == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "level"),
+    [
+        ({HOST: None}, "hostname-address", Level.FAILED),
+        ({"1.2.0.192.in-addr.arpa": None}, "ptr-missing", Level.FAILED),
+        ({"1.2.0.192.in-addr.arpa": ["300 PTR other.example.org."]}, "ptr-not-confirmed", Level.FAILED),
+        (
+            {"1.2.0.192.in-addr.arpa": ["300 PTR o.example.org."], "o.example.org": ["300 A 192.0.2.1"]},
+            "ptr-other-name",
+            Level.WARNING,
+        ),
+        ({"1.2.0.192.in-addr.arpa": FAIL}, "ptr", Level.UNKNOWN),
+        ({MAIL: [f"300 MX 10 {HOST}."]}, "spf-missing", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 ip4:198.51.100.0/24 -all"']}, "spf-not-allowed", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 -all"', '300 TXT "v=spf1 +all"']}, "spf-broken", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 ipv4:192.0.2.1 -all"']}, "spf-broken", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 a:mx.example.org -all"']}, "bounce-mx-missing", Level.FAILED),
+        ({MAIL: ["300 MX 10 gone.example.org."]}, "bounce-mx-no-address", Level.FAILED),
+        ({"heed._domainkey.example.com": None}, "dkim-missing", Level.FAILED),
+        ({"heed._domainkey.example.com": dkim(b"")}, "dkim-revoked", Level.FAILED),
+        ({"heed._domainkey.example.com": dkim(public_key(2048))}, "dkim-other-key", Level.FAILED),
+        ({"heed._domainkey.example.com": dkim(KEY) + dkim(KEY, "t=s; ")}, "dkim-several", Level.FAILED),
+        ({"heed._domainkey.example.com": dkim(KEY, "t=y; ")}, "dkim-testing", Level.WARNING),
+        ({"heed._domainkey.example.com": ['300 TXT "v=DKIM1; p=***"']}, "dkim-broken", Level.FAILED),
+        ({"heed._domainkey.example.com": FAIL}, "dkim", Level.UNKNOWN),
+        ({"_dmarc.example.com": None}, "dmarc-missing", Level.FAILED),
+        ({"_dmarc.example.com": ['300 TXT "v=DMARC1; rua=mailto:a@example.com"']}, "dmarc-no-policy", Level.FAILED),
+        ({"_dmarc.example.com": ['300 TXT "v=DMARC1; p=reject"']}, "dmarc-no-reports", Level.WARNING),
+        (
+            {"_dmarc.example.com": ['300 TXT "v=DMARC1; p=none"', '300 TXT "v=DMARC1; p=reject"']},
+            "dmarc-several",
+            Level.FAILED,
+        ),
+    ],
+)
+async def test_each_wrong_record_has_its_own_finding(
+    changes: dict[str, list[str] | str | None], name: str, level: Level
+) -> None:
+    finding = (await found(changes))[name]
+    assert finding.level is level
+    assert level is not Level.FAILED or finding.demanded_by == ALL
+
+
+@pytest.mark.parametrize(("bits", "name"), [(1024, "dkim-weak-key"), (512 * 2 + 1024, "dkim")])
+async def test_the_size_of_a_key(bits: int, name: str) -> None:
+    key = public_key(bits)
+    sender = Sender("example.com", MAIL, HOST, (), [PublicKey("example.com", "heed")], SENDER.web_url)
+    assert name in await found({"heed._domainkey.example.com": dkim(key)}, sender)
+
+
+async def test_alignment() -> None:
+    other = Sender("example.com", MAIL, HOST, (), [PublicKey("example.net", "heed", KEY)], SENDER.web_url)
+    assert "dkim-not-aligned" in await found({"heed._domainkey.example.net": dkim(KEY)}, other)
+    below = Sender("news.example.com", MAIL, HOST, (), [PublicKey("example.com", "heed", KEY)], SENDER.web_url)
+    strict = {"_dmarc.example.com": ['300 TXT "v=DMARC1; p=none; adkim=s; rua=mailto:a@example.com"']}
+    assert "dmarc-not-aligned" in await found(strict, below)
+    assert "dmarc-not-aligned" not in await found({}, below)
+    assert "dkim-no-key" in await found({}, Sender("example.com", MAIL, HOST, (), [], SENDER.web_url))
+
+
+async def test_nobody_answers_at_the_web_address() -> None:
+    findings = await found({})
+    assert findings["web-unreachable"].demanded_by == findings["one-click-unanswered"].demanded_by == ("Gmail", "Yahoo")
+
+
+@asynccontextmanager
+async def website(
+    status: int, server: str, expires: datetime | None = None
+) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
+    """A web server with a certificate, and what trusts it."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", not_after=expires).configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Server": server, "Location": "https://example.com/"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}", trusting
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "server", "name", "level"),
+    [
+        (404, "heed", "one-click", Level.OK),
+        (302, "heed", "one-click-redirects", Level.FAILED),
+        (200, "nginx", "one-click-elsewhere", Level.FAILED),
+    ],
+)
+async def test_the_web_address(status: int, server: str, name: str, level: Level) -> None:
+    async with website(status, server) as (url, trusting), NameServer(GOOD) as dns:
+        sender = Sender("example.com", MAIL, HOST, (), SENDER.keys, url)
+        resolver = Resolver(nameservers=["127.0.0.1"], port=dns.port)
+        findings = {f.name: f for f in await DomainCheck(resolver, tls=trusting).findings(sender)}
+        assert findings[name].level is level
+        assert findings["web-certificate"].level is Level.OK
+        untrusting = {f.name: f for f in await DomainCheck(resolver).findings(sender)}
+        assert untrusting["web-certificate"].level is Level.FAILED
+
+
+async def test_a_certificate_that_ends_soon() -> None:
+    soon = datetime.now(UTC) + timedelta(days=5)
+    async with website(404, "heed", soon) as (url, trusting), NameServer(GOOD) as dns:
+        check = DomainCheck(Resolver(nameservers=["127.0.0.1"], port=dns.port), tls=trusting)
+        findings = {f.name for f in await check.findings(Sender("example.com", MAIL, HOST, (), SENDER.keys, url))}
+        assert "web-certificate-expires" in findings
+
+
+@pytest.mark.parametrize(
+    ("record", "result"),
+    [
+        ("v=spf1 ip4:192.0.2.0/24 -all", "pass"),
+        ("v=spf1 include:one.example.org ~all", "pass"),
+        ("v=spf1 mx -all", "pass"),
+        ("v=spf1 redirect=one.example.org", "pass"),
+        ("v=spf1 ip6:2001:db8::/32 ?all", "neutral"),
+        ("v=spf1 ~all", "softfail"),
+        ("v=spf1 a:mx.example.org/33 -all", "fail"),
+        ("v=spf1 include:none.example.org -all", "permerror"),
+        ("v=spf1 " + "a:b.example.org " * 11 + "-all", "permerror"),
+        ("v=spf1 include:loop.example.org -all", "permerror"),
+    ],
+)
+async def test_spf(record: str, result: str) -> None:
+    zone = {
+        "spf.example.org": [f'300 TXT "{record}"', "300 MX 5 mx.example.org."],
+        "mx.example.org": ["300 A 192.0.2.1"],
+        "one.example.org": ['300 TXT "v=spf1 ip4:192.0.2.1 -all"'],
+        "loop.example.org": ['300 TXT "v=spf1 include:loop.example.org"'],
+    }
+    async with NameServer(zone) as server:
+        spf = Spf(Resolver(nameservers=["127.0.0.1"], port=server.port))
+        async with asyncio.timeout(10):
+            assert (await spf.check("spf.example.org", "192.0.2.1")).result == result
