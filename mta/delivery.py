@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -524,6 +524,24 @@ class Delivery:
                     site.queue.push(lease)
                 if number % _OBEYED_AT_ONCE == 0:
                     await asyncio.sleep(0)
+
+    def sites(self, most: int) -> list[dict[str, Any]]:
+        """The sites with most that waits here, and those that rest, for whoever asks why."""
+        now = self._now()
+        busiest = sorted(self._sites.values(), key=lambda site: (not site.suspended(now), -len(site.queue)))
+        return [
+            {
+                "site": site.key,
+                "waiting": len(site.queue),
+                "connections": site.sessions,
+                "busy": site.in_transaction,
+                "limit": self._limit(),
+                "suspended_until": site.suspended_until,
+                "failures": site.failures,
+                "last_reply": f"{site.last_outcome.status} {site.last_outcome.diagnostic}" if site.last_outcome else "",
+            }
+            for site in busiest[:most]
+        ]
 
     def _may_not_go(self, site: str, lease: Lease) -> bool:
         return self._standing(lease, site) is not Standing.GO

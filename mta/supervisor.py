@@ -26,7 +26,9 @@ from config.keyring import Keyring, KeyringError
 from config.postgres import EmbeddedPostgres
 from config.settings import Settings, endpoint
 from metrics import registry
+from metrics.history import SAMPLE_SECONDS, History, read
 from metrics.server import application
+from metrics.status_page import page
 from mta.accounts import WrongInstallation
 from mta.certificate import ensure_certificate
 from mta.event_file import EventFile
@@ -34,6 +36,7 @@ from mta.event_tasks import EventTasks
 from mta.identifiers import LANES
 from mta.journal import DeadJournal, dead_journals
 from mta.metrics_directory import VARIABLE, forget_earlier_metrics
+from mta.node_state import NodeState
 from mta.order_watch import OrderWatch
 from mta.orders import Book
 from mta.parts import Parts, Paths
@@ -83,6 +86,7 @@ class Supervisor:
         self._paths = Paths(settings.data_dir)
         self._stop = asyncio.Event()
         self._children: set[Child] = set()
+        self._history = History()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._postgres: EmbeddedPostgres | None = None
         self._url = ""
@@ -108,6 +112,7 @@ class Supervisor:
             self._spawn(self._tend_for_ever())
             self._tend_the_queue()
             self._spawn(self._count_for_ever())
+            self._spawn(self._sample_for_ever())
             self._spawn(self._prove_for_ever())
             self._spawn(self._events.run())
             await self._stop.wait()
@@ -223,8 +228,10 @@ class Supervisor:
         _LOG.info("journal of a dead worker is replayed", dead_worker=journal.worker_id, outcomes=len(completions))
 
     async def _serve_metrics(self) -> None:
+        parts = self._parts
+        self._node_state = NodeState(socket.gethostname(), self._history, parts.summary, parts.orders, parts.now)
         host, port = endpoint(self._settings.metrics.listen)
-        app = application(os.environ[VARIABLE], self._readiness)
+        app = application(os.environ[VARIABLE], self._readiness, self._state, self._status)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_port=True).start()
@@ -361,6 +368,20 @@ class Supervisor:
                 due = counts["queued"]["next_attempt"] if "queued" in counts else None
                 registry.oldest.set(max(0.0, self._parts.now() - due.timestamp()) if due else 0.0)
             await asyncio.sleep(_COUNT_SECONDS)
+
+    async def _sample_for_ever(self) -> None:
+        """Keep the last hour of this node's metrics."""
+        while True:
+            values = await asyncio.to_thread(read, os.environ[VARIABLE])
+            self._history.add(self._parts.now(), values)
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    async def _state(self) -> dict[str, Any]:
+        return self._node_state.state(await self._readiness(), [child.state for child in self._children])
+
+    async def _status(self) -> str:
+        workers = [child.state for child in self._children]
+        return page(await self._node_state.status(await self._readiness(), workers))
 
     async def _readiness(self) -> dict[str, Any]:
         workers = [child.state for child in self._children if child.worker_id]

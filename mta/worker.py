@@ -50,6 +50,7 @@ from suppression.watch import Watch
 
 _LOG = structlog.get_logger(__name__)
 _HEARTBEAT_SECONDS: Final = 2.0
+_SITES_REPORTED: Final = 50
 _STATUS_SECONDS: Final = 0.5
 _DRAIN_SECONDS: Final = 6.0
 
@@ -205,6 +206,7 @@ class Worker:
                 "fresh": self._watch.fresh(),
                 "trouble": self._watch.trouble,
                 "holds": list(self._gate.holds),
+                "sites": self._delivery.sites(_SITES_REPORTED),
             }
             sys.stdout.buffer.write(orjson.dumps(state) + b"\n")
             sys.stdout.buffer.flush()

@@ -1,0 +1,60 @@
+"""The status page of a running daemon, in a browser that people use; and the state that commands read."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Daemon, running
+from tests.support.peer import Peer
+from tests.support.submit import message, submit
+
+CHROMIUM = shutil.which("chromium")
+
+
+def browse(profile: Path, url: str, *options: str) -> str:
+    """What a headless Chromium makes of a page: its document, or a screenshot with --screenshot."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={profile}", *options, url],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.stdout
+
+
+async def test_the_node_says_what_it_does(tmp_path: Path, database_url: str) -> None:
+    async with Peer() as peer:
+        daemon = Daemon(tmp_path / "node", database_url, settings={"delivery.next_hop": f"127.0.0.1:{peer.port}"})
+        async with running(daemon):
+            campaign = message("news", campaign="<i>spring</i>")
+            assert await asyncio.to_thread(submit, daemon.ports.submission, ["anna@example.net"], campaign) == {}
+            await peer.message()
+            status, text = await daemon.get("/state")
+            assert status == 200
+            state = json.loads(text)
+            assert state["workers"] == {"ready": 2, "expected": 2}
+            assert [site["site"] for site in state["sites"]] in ([], [f"127.0.0.1:{peer.port}"])
+            paused = ("campaign", "pause", "--tenant", "sandbox", "--reason", "a & b")
+            assert (await asyncio.to_thread(daemon.command, *paused)).returncode == 0
+            status, text = await daemon.get("/status")
+            assert status == 200
+            assert "sandbox/&lt;i&gt;spring&lt;/i&gt;" in text
+            assert "a &amp; b" in text
+            assert "anna" not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+async def test_a_browser_shows_it(tmp_path: Path, database_url: str) -> None:
+    async with running(Daemon(tmp_path / "node", database_url)) as daemon:
+        url = f"http://127.0.0.1:{daemon.ports.metrics}/status"
+        document = await asyncio.to_thread(browse, tmp_path / "profile", url, "--dump-dom")
+        assert "Recipients in and out" in document
+        assert document.count("<svg") == 6
+        picture = tmp_path / "status.png"
+        await asyncio.to_thread(browse, tmp_path / "profile", url, f"--screenshot={picture}", "--window-size=1200,900")
+        assert picture.stat().st_size > 10_000
