@@ -7,17 +7,21 @@ say about a person goes by the policy for bounces. The reply is given after the 
 
 import asyncio
 import re
+import socket
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
+from bounce.outcome import redact
 from bounce.reader import read
 from bounce.reading import Kind as Reads
 from bounce.reading import Reading
 from config.database import DatabaseUnavailable
 from metrics import registry
+from mta.events import OOB, Events, Note
 from mta.forwarding import Forwarding
+from mta.identifiers import received_at
 from mta.parts import Parts
 from suppression.digest import Kind, Scope
 from suppression.entry import Channel, NewEntry
@@ -40,6 +44,7 @@ class Answers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._forwarding = Forwarding(parts)
+        self._events = Events(parts.database, socket.gethostname())
 
     async def take(self, tokens: Sequence[Token], content: bytes, *, null_sender: bool, forward: bool) -> str:
         """Do what a message asks for; the reply to its content."""
@@ -53,6 +58,7 @@ class Answers:
         try:
             wanted = [entry for token in tokens for entry in await self._entries_for(token, reading, null_sender)]
             await self._parts.hygiene.append(wanted)
+            await self._events.note([note for token in tokens for note in notes_of(token, reading, self._parts.now())])
             if forward:
                 await self._forwarding.forward(content)
         except DatabaseUnavailable:
@@ -81,6 +87,30 @@ class Answers:
             except TokenError:
                 continue
         return None
+
+
+def notes_of(token: Token, reading: Reading, now: float) -> list[Note]:
+    """The event of a bounce that came by mail. Suppressions and complaints are events by being in the log."""
+    if reading.kind is not Reads.BOUNCE or token.purpose is not Purpose.RETURN_PATH or not reading.recipients:
+        return []
+    recipient = reading.recipients[0]
+    return [
+        Note(
+            OOB,
+            now,
+            received_at(token.message_id),
+            token.message_id,
+            token.person,
+            token.tenant_id,
+            token.list_id,
+            token.campaign_id,
+            reply_code=recipient.reply_code,
+            status=recipient.status,
+            bounce_class=str(recipient.bounce_class),
+            remote_mta=redact(recipient.remote_mta or reading.reporting_mta, recipient.address),
+            diagnostic=redact(recipient.diagnostic, recipient.original or recipient.address),
+        )
+    ]
 
 
 def unsubscribe(token: Token, channel: Channel) -> NewEntry:
