@@ -144,7 +144,11 @@ async def test_without_a_database_the_answer_comes_at_once_and_nothing_is_left_t
         with pytest.raises(DatabaseUnavailable):
             await desk.intake.submit(desk.submission(2))
     assert desk.failed == [(desk.campaign.id, 3), (desk.campaign.id, 2)]
+    desk.proxy.open = True
+    await desk.intake.drain()
     assert (desk.stored, await desk.recipients()) == ([], [])
+    [second] = desk.batches[1]
+    assert (second.id,) not in await desk.rows("SELECT id FROM message")
 
 
 async def test_submissions_go_on_when_the_database_is_back(desk: Desk) -> None:

@@ -126,6 +126,13 @@ async def test_nobody_is_told_about_mail_from_the_null_sender(ward: Ward) -> Non
     assert (await ward.states(), await ward.notices()) == ([], [])
 
 
+async def test_there_is_no_notice_about_what_is_final_already(ward: Ward) -> None:
+    one, _ = await ward.leases("", "")
+    failed = ward.settled(one, Action.FAILED)
+    await ward.recorder.record([failed])
+    assert await ward.n.parts.notices.compose([failed]) == []
+
+
 async def test_an_outcome_of_a_lost_lease_owes_no_notice(ward: Ward) -> None:
     [lease] = await ward.leases("")
     foreign = Queue(ward.n.database, await ward.queue.register("other"))
