@@ -25,7 +25,7 @@ from metrics import registry
 from mta.accounts import Accounts
 from mta.contents import Content, Contents, Unsignable
 from mta.dispatch import Room, Site, share
-from mta.identifiers import LANES
+from mta.identifiers import LANES, first_id_at
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
 from mta.orders import Book, Standing
@@ -47,6 +47,8 @@ _OBEYED_AT_ONCE = 200
 _LOOKUPS = 100
 # what was given back because there was no room comes due spread over this time
 _SPREAD_SECONDS = 10.0
+# longer than a statement can take before it fails, so that nothing of before is under way any more
+_DOUBT_SECONDS = 60.0
 # until a question that the database did not answer is asked again
 _RETRY_SECONDS = 0.5
 # until a recipient whose key is missing is looked at again
@@ -111,6 +113,8 @@ class Delivery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._labels = registry.SiteLabels()
         self._round = queue.worker_id
+        self._in_doubt_until = 0.0
+        self._undecided: dict[int, int] = {}
         self._draining = False
         self._room_is_free = asyncio.Event()
         self._room_was_short = False
@@ -165,6 +169,7 @@ class Delivery:
     async def _claim_round(self) -> bool:
         """Claim from every lane in which something is due, transactional first; whether there may be more."""
         more = False
+        await self._settle_doubt()
         due = await self._queue.due_lanes(self._now())
         self._round += 1
         # another lane first each time, so that none is favoured when room is short
@@ -177,12 +182,28 @@ class Delivery:
             if self._draining:
                 return False
             started = time.perf_counter()
-            rows = await self._queue.claim(lane, message_class, limit, self._now())
+            try:
+                rows = await self._queue.claim(lane, message_class, limit, self._now())
+            except DatabaseUnavailable:
+                # it may have been committed all the same: once commits under way are over, that can be found out
+                self._in_doubt_until = self._now() + _DOUBT_SECONDS
+                raise
             registry.claim_seconds.observe(time.perf_counter() - started)
             for row in rows:
                 await self._take(row)
             more = more or len(rows) == limit
         return more
+
+    async def _settle_doubt(self) -> None:
+        """After a claim whose answer was lost: what is leased to this worker without its knowing goes back."""
+        if not self._in_doubt_until or self._now() < self._in_doubt_until:
+            return
+        # younger messages may be on their way in, born leased and not known here yet
+        before = first_id_at(self._now() - _DOUBT_SECONDS)
+        given_back = await self._queue.disown([*self._open_recipients, *self._undecided], before, self._now())
+        self._in_doubt_until = 0.0
+        if given_back:
+            _LOG.warning("recipients of a lost claim are queued again", recipients=given_back)
 
     async def _take(self, row: ClaimedRow) -> None:
         """A claimed recipient: into memory, or back where its campaign has its share there already."""
@@ -224,8 +245,14 @@ class Delivery:
             self._give_back(lease, self._now() + self._chance() * _SPREAD_SECONDS)
 
     async def _take_later(self, row: ClaimedRow) -> None:
-        await asyncio.sleep(_RETRY_SECONDS)
-        await self._take(row)
+        self._undecided[row.message_id] = self._undecided.get(row.message_id, 0) + 1
+        try:
+            await asyncio.sleep(_RETRY_SECONDS)
+            await self._take(row)
+        finally:
+            self._undecided[row.message_id] -= 1
+            if not self._undecided[row.message_id]:
+                del self._undecided[row.message_id]
 
     def _accept(self, lease: Lease) -> None:
         """The check at the claim, then on to the site."""

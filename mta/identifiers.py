@@ -29,6 +29,11 @@ class MessageIds:
         return (slot >> 8) << 22 | self._worker | (slot & 0xFF) << 4 | lane
 
 
+def first_id_at(seconds: float) -> int:
+    """What the ids of messages since this time (epoch seconds) are not smaller than."""
+    return max(0, int(seconds * 1000) - _EPOCH_MS) << 22
+
+
 def lane_of(message_id: int) -> int:
     """The lane in which a message is queued."""
     return message_id % LANES

@@ -243,6 +243,11 @@ class Queue:
             for row in rows
         ]
 
+    async def disown(self, known: Iterable[int], before_id: int, now: float) -> int:
+        """Give back what this worker leases of messages with smaller ids, but for those known; how many recipients."""
+        async with self._db.connection() as connection:
+            return _count(await connection.execute(_QUERIES.disown, self.worker_id, before_id, list(known), now))
+
     async def content(self, message_id: int) -> StoredMessage | None:
         """The stored message, or None when it is gone."""
         async with self._db.connection() as connection:

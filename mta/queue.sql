@@ -60,6 +60,12 @@ SELECT leased.*, m.tenant_id, m.list_id, m.campaign_id, m.received_at
 FROM leased
 JOIN message m ON m.lane = $1 AND m.id = leased.message_id;
 
+-- name: disown
+-- Give back what this worker leases of messages older than a time but does not know of: a claim whose answer was lost.
+UPDATE recipient
+SET state = 0, worker_id = NULL, due_at = to_timestamp($4)
+WHERE state = 1 AND worker_id = $1 AND message_id < $2 AND message_id <> ALL ($3::bigint[]);
+
 -- name: content
 -- What a delivery of a message needs besides its recipient.
 SELECT tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope, content

@@ -645,7 +645,9 @@ class SubmissionProtocol(asyncio.Protocol):
         if door.orders.standing(campaign.tenant_id, list_id, campaign.id, now) is Standing.CANCEL:
             self._refuse("550 5.7.1 The campaign is cancelled", "cancelled")
             return None
-        envelope = Envelope(mail.sender, mail.ret, mail.envid, mail.smtputf8, mail.eight_bit or message.eight_bit)
+        # what a peer must be able to do is what the mail needs, not what a client declared to be on the safe side
+        smtputf8 = message.internationalised or not mail.sender.isascii()
+        envelope = Envelope(mail.sender, mail.ret, mail.envid, smtputf8, mail.eight_bit or message.eight_bit)
         release_at = mail.release_at(now)
         return Submission(campaign, list_id, message_class, envelope, recipients, content, message, release_at)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -420,3 +421,30 @@ async def test_draining_finishes_what_is_under_way(n: Node, clock: Clock) -> Non
 
 def test_no_address_in_what_a_lease_shows() -> None:
     assert "anna" not in repr(Address("anna@example.net"))
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was committed all the same: those rows are leased to a worker that does not know of them."""
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, room=(0, 0)) as e:
+        await e.submit("anna@example.net")  # no room: it is born queued
+        assert await e.states() == [(0, 0)]
+        e.room.__init__(100, 100)  # type: ignore[misc]
+        claim = n.parts.queue.claim
+
+        async def lost(*arguments: Any) -> Any:
+            await claim(*arguments)
+            raise DatabaseUnavailable("the answer did not come")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(n.parts.queue, "claim", lost)
+            with pytest.raises(DatabaseUnavailable):
+                await e.claim()
+        await e.claim()
+        assert await e.states() == [(1, 0)]  # it could be a commit of our own that is under way still
+        clock.seconds += 121
+        await e.claim()
+        assert (await peer.message()).recipients == ("anna@example.net",)
+        await e.settled()
+        assert await e.finals() == {1: 1}
