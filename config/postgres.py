@@ -65,6 +65,10 @@ READY_TIMEOUT_SECONDS: Final = 300.0  # recovery after a crash replays up to max
 POLL_SECONDS: Final = 0.05
 
 
+_LEFT_TO_OTHERS: Final[list["subprocess.Popen[bytes]"]] = []
+"""Servers that we started and others still use: Python warns of a running child that is forgotten."""
+
+
 class EmbeddedPostgres:
     """One server for one data directory, shared by every process that has started it and not stopped it yet."""
 
@@ -115,6 +119,8 @@ class EmbeddedPostgres:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if self._child is not None:
+                _LEFT_TO_OTHERS.append(self._child)
             return
         else:
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
@@ -244,6 +250,11 @@ class EmbeddedPostgres:
         if (server := self._postmaster()) is not None:
             _signal(server, number)
         while self._postmaster() is not None:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        # the server takes its pid file away a moment before it ends
+        while self._child is not None and self._child.poll() is None:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL_SECONDS)
