@@ -84,6 +84,20 @@ def _run_daemon(settings: Settings) -> None:
         forget_metrics()
 
 
+@app.command("manual")
+def print_manual() -> None:
+    """Print the man page; save it as heed.1 in a directory such as /usr/local/share/man/man1."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from mta.manual import manual
+
+    try:
+        release = version("heed-mta")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        release = ""
+    sys.stdout.write(manual(typer.main.get_command(app), release))
+
+
 @app.command("check-config")
 def check_config(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
     """Check the configuration, and print it as it would be used. Exit code 2 when something is wrong."""
