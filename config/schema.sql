@@ -333,7 +333,9 @@ CREATE INDEX event_stream ON event USING brin (position) WITH (pages_per_range =
 -- Serves exports of a span of time.
 CREATE INDEX event_at ON event USING brin (at);
 
--- Final states were a table of their own before. The view keeps its readers, and workers of the version before, going.
+-- Final states were a table of their own before. The view keeps its readers, and workers of the version before, going;
+-- the lock keeps what they write between the copy and the drop from being dropped.
+LOCK TABLE outcome IN EXCLUSIVE MODE;
 INSERT INTO event (
     message_id, ordinal, tenant_id, list_id, campaign_id, message_class, type, attempts, person, received_at, at, site,
     status, reply_code, class, remote_mta, diagnostic
