@@ -16,6 +16,7 @@ from mta import (
     commands_campaign,
     commands_check,
     commands_events,
+    commands_look,
     commands_queue,
     commands_reports,
     commands_suppress,
@@ -42,6 +43,8 @@ app.command("verify-log")(commands_suppress.verify_log)
 app.command()(commands_suppress.prove)
 app.command()(commands_test.send)
 app.command()(commands_queue.queue)
+app.command()(commands_look.explain)
+app.command()(commands_look.trace)
 app.add_typer(commands_events.webhooks, name="webhook")
 app.add_typer(commands_events.events, name="events")
 app.command()(commands_reports.report)

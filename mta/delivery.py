@@ -565,7 +565,7 @@ class Delivery:
                 "limit": self._limit(),
                 "suspended_until": site.suspended_until,
                 "failures": site.failures,
-                "last_reply": f"{site.last_outcome.status} {site.last_outcome.diagnostic}" if site.last_outcome else "",
+                "last_reply": site.last_outcome.diagnostic if site.last_outcome else "",
             }
             for site in busiest[:most]
         ]

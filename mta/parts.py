@@ -27,6 +27,7 @@ from mta.render import Identity, Renderer
 from mta.resolver import Resolver
 from mta.routing import Router, parse_next_hop
 from mta.summary import Summary
+from mta.tracing import Tracing
 from suppression.digest import Digest, Effect, effect_of
 from suppression.entry import Entry
 from suppression.log import SuppressionLog
@@ -78,6 +79,7 @@ class Parts:
         self.accounts = Accounts(database, keyring)
         self.orders = OrderStore(database, now)
         self.summary = Summary(database)
+        self.tracing = Tracing(database)
         self.queue = Queue(database, worker_id, socket.gethostname())
         self.dkim_keys = DkimKeys(database, keyring, time.monotonic)
         self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)

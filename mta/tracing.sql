@@ -1,0 +1,45 @@
+-- The statements of mta/tracing.py.
+
+-- name: of_message
+-- Every event of a message, or of one of its recipients, in order of time; none is older than the message.
+SELECT at, type, message_id, ordinal, person, received_at, due_at, recipients, bytes, attempt_ms, attempts, reply_code,
+    site, status, class, remote_mta, diagnostic, node, campaign_id, address
+FROM event
+WHERE message_id = $1 AND at >= to_timestamp($2) AND ($3 < 0 OR ordinal = $3 OR ordinal IS NULL)
+ORDER BY at, id
+LIMIT $4;
+
+-- name: of_person
+-- Every event of a person, the newest.
+SELECT at, type, message_id, ordinal, person, received_at, due_at, recipients, bytes, attempt_ms, attempts, reply_code,
+    site, status, class, remote_mta, diagnostic, node, campaign_id, address
+FROM event
+WHERE person = $1
+ORDER BY at DESC, id DESC
+LIMIT $2;
+
+-- name: waiting_of_message
+-- The recipients of a message that are not final.
+SELECT r.message_id, r.ordinal, r.person, r.state, r.class, r.attempts, r.due_at, r.expires_at, r.site, r.last_outcome,
+    r.worker_id, w.node, r.address, m.tenant_id, m.list_id, m.campaign_id, m.received_at
+FROM recipient r
+JOIN message m ON m.lane = r.lane AND m.id = r.message_id
+LEFT JOIN worker w ON w.id = r.worker_id
+WHERE r.lane = $1 AND r.message_id = $2 AND ($3 < 0 OR r.ordinal = $3)
+ORDER BY r.ordinal
+LIMIT $4;
+
+-- name: waiting_of_person
+-- What waits for a person.
+SELECT r.message_id, r.ordinal, r.person, r.state, r.class, r.attempts, r.due_at, r.expires_at, r.site, r.last_outcome,
+    r.worker_id, w.node, r.address, m.tenant_id, m.list_id, m.campaign_id, m.received_at
+FROM recipient r
+JOIN message m ON m.lane = r.lane AND m.id = r.message_id
+LEFT JOIN worker w ON w.id = r.worker_id
+WHERE r.person = $1
+ORDER BY m.received_at DESC
+LIMIT $2;
+
+-- name: site_outcome
+-- What a site said last to somebody who still waits for it.
+SELECT last_outcome FROM recipient WHERE site = $1 AND last_outcome IS NOT NULL LIMIT 1;

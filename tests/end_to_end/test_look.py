@@ -1,0 +1,144 @@
+"""`heed explain` and `heed trace` on the real daemon: each cause that keeps mail back is named by its own sentence."""
+
+import asyncio
+import json
+import re
+import smtplib
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.support.daemon import Daemon, running
+from tests.support.peer import Peer
+from tests.support.script import Script, reply
+from tests.support.submit import message, submit
+
+
+async def heed(daemon: Daemon, *arguments: str) -> str:
+    """Run a command that has to succeed."""
+    done = await asyncio.to_thread(daemon.command, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def says(daemon: Daemon, words: str, *arguments: str) -> None:
+    """Until `heed explain` says something."""
+
+    async def said() -> bool:
+        done = await asyncio.to_thread(daemon.command, "explain", *arguments)
+        return words in done.stdout
+
+    await daemon.eventually(said, 20, f"did not explain {arguments} by {words!r}")
+
+
+def hand_in(port: int, recipient: str) -> str:
+    """Submit one message; returns its queue id."""
+    with smtplib.SMTP("127.0.0.1", port) as client:
+        client.ehlo()
+        client.mail("news@example.com")
+        client.rcpt(recipient)
+        code, answer = client.data(message("news", campaign="spring"))
+        assert code == 250
+        return answer.decode().rpartition(" ")[2]
+
+
+async def test_every_cause_has_its_sentence(tmp_path: Path, database_url: str) -> None:
+    script = Script().on("RCPT", reply("450 4.2.1 mailbox busy"), when="bob")
+    script.on("RCPT", reply("550 5.1.1 no such user"), when="carol")
+    async with Peer(script) as peer:
+        site = f"127.0.0.1:{peer.port}"
+        daemon = Daemon(tmp_path / "node", database_url, settings={"delivery.next_hop": site})
+        async with running(daemon):
+            port = daemon.ports.submission
+            anna = await asyncio.to_thread(hand_in, port, "anna@example.net")
+            bob = await asyncio.to_thread(hand_in, port, "bob@example.net")
+            await asyncio.to_thread(hand_in, port, "carol@example.net")
+            await says(daemon, "It was delivered at", anna)
+            await says(daemon, "It is deferred until", bob)
+            await says(daemon, "450 4.2.1", "bob@example.net")
+            await says(daemon, "Bounce at", "carol@example.net")
+            await says(daemon, "The recipient is suppressed since", "carol@example.net")
+            await says(daemon, "It said last: 450 4.2.1 mailbox busy", site)
+            await says(daemon, "The next attempt is due at", "spring")
+            await heed(daemon, "campaign", "pause", "spring", "--reason", "complaints", "--by", "kim")
+            await says(daemon, "Its campaign is paused by kim", "spring")
+            await says(daemon, "It is held until the order is lifted", f"{bob}.0")
+            await heed(daemon, "campaign", "pause", "--site", site, "--reason", "blocked", "--by", "kim")
+            await says(daemon, "Its site is paused by kim", site)
+            assert "anna" not in daemon.log
+            assert "bob" not in daemon.log
+
+
+async def test_a_trace_tells_the_whole_story_and_no_address(tmp_path: Path, database_url: str) -> None:
+    script = Script().on("RCPT", reply("450 4.2.1 mailbox busy"), times=1)
+    async with Peer(script) as peer:
+        daemon = Daemon(tmp_path / "node", database_url, settings={"delivery.next_hop": f"127.0.0.1:{peer.port}"})
+        daemon.set("delivery.retry_seconds", "1")
+        async with running(daemon):
+            anna = await asyncio.to_thread(hand_in, daemon.ports.submission, "anna@example.net")
+            await peer.message()
+
+            async def told() -> bool:
+                return "Delivery" in await heed(daemon, "trace", anna)
+
+            await daemon.eventually(told, 20, "did not trace the delivery")
+            text = await heed(daemon, "trace", anna)
+            assert re.findall(r"Reception|TransientFailure|Delivery", text) == [
+                "Reception",
+                "TransientFailure",
+                "Delivery",
+            ]
+            assert "a…@example.net" in text
+            assert "anna" not in text
+            assert " ms" in text
+            by_person = json.loads(await heed(daemon, "trace", "anna@example.net", "--json"))["events"]
+            assert [event["type"] for event in by_person][-2:] == ["TransientFailure", "Delivery"]
+            revealed = await heed(daemon, "trace", anna, "--reveal", "ticket 7")
+            assert "anna@example.net" in revealed
+    connection = await asyncpg.connect(database_url)
+    try:
+        assert await connection.fetchval("SELECT reason FROM operator_log WHERE action = 'reveal'") == "ticket 7"
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["trace", "nonsense"], 2, "no queue id"),
+        (["trace", "0H2AAAAAAAAAA"], 1, "nothing is known"),
+        (["trace", "nobody@example.net"], 1, "nothing is known"),
+        (["explain", "nothing"], 1, "nothing is known of 'nothing'"),
+        (["explain", "nothing", "--kind", "campaign"], 1, "there is no campaign"),
+        (["explain", "x", "--kind", "moon"], 2, "Invalid value"),
+        (["explain"], 2, "Missing argument"),
+    ],
+)
+async def test_wrong_use_says_what_to_do(
+    tmp_path: Path, database_url: str, arguments: list[str], code: int, complaint: str
+) -> None:
+    daemon = Daemon(tmp_path / "node", database_url)
+    done = await asyncio.to_thread(daemon.command, *arguments)
+    assert done.returncode == code, done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_many_readers_are_one_trace(tmp_path: Path, database_url: str) -> None:
+    async with Peer() as peer:
+        daemon = Daemon(tmp_path / "node", database_url, settings={"delivery.next_hop": f"127.0.0.1:{peer.port}"})
+        async with running(daemon):
+            readers = [f"reader{number}@example.net" for number in range(3)]
+            assert await asyncio.to_thread(submit, daemon.ports.submission, readers, message("news")) == {}
+            for _ in readers:
+                await peer.message()
+            events = json.loads(await heed(daemon, "trace", "reader1@example.net", "--json"))["events"]
+            queue_id = events[-1]["queue_id"]
+
+            async def told() -> bool:
+                return (await heed(daemon, "trace", queue_id)).count("Delivery") == 3
+
+            await daemon.eventually(told, 20, "did not trace every reader")
+            only = await heed(daemon, "trace", f"{queue_id}.{events[-1]['ordinal']}")
+            assert only.count("Delivery") == 1
