@@ -138,7 +138,11 @@ class Handler:
 
 
 class InboundProtocol(SMTP):
-    """aiosmtpd's protocol with content read in chunks. Limits are per instance: the library shares them by mistake."""
+    """aiosmtpd's protocol with content read in chunks. Limits are per instance: the library shares them by mistake.
+
+    A client may say behind its last command that it is done, and still wait for the replies: Exim does. The library
+    would break off there, in the middle of a commit.
+    """
 
     def __init__(self, open_connections: "set[InboundProtocol]", *arguments: Any, **options: Any) -> None:
         self._open_connections = open_connections
@@ -158,6 +162,15 @@ class InboundProtocol(SMTP):
             self._open_connections.discard(self)
             registry.clients.labels("inbound").dec()
         super().connection_lost(error)
+
+    def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _end_with_the_last_line(reader)
+        super()._cb_client_connected(reader, writer)
+
+    def eof_received(self) -> bool | None:
+        """No more will come; what has come is answered first."""
+        asyncio.StreamReaderProtocol.eof_received(self)
+        return self.session is not None and self.session.ssl is None
 
     async def smtp_AUTH(self, _arg: str) -> None:  # noqa: N802
         """Not offered."""
@@ -211,7 +224,7 @@ class InboundProtocol(SMTP):
         while True:
             chunk = await self._reader.read(_CHUNK)
             if not chunk:
-                raise ConnectionResetError
+                raise asyncio.CancelledError  # as when the connection is lost
             self._reset_timeout()
             done = reader.feed(chunk)
             if done is not None:
@@ -222,6 +235,18 @@ class InboundProtocol(SMTP):
         if rest:
             buffer: bytearray = self._reader._buffer  # type: ignore[attr-defined]  # StreamReader has no way to unread
             buffer[:0] = rest
+
+
+def _end_with_the_last_line(reader: asyncio.StreamReader) -> None:
+    """End the library's loop when there is no line left to read: it takes that for a failure, and reads again."""
+
+    async def readuntil(separator: Any = b"\n") -> bytes:
+        try:
+            return await asyncio.StreamReader.readuntil(reader, separator)
+        except asyncio.IncompleteReadError:
+            raise asyncio.CancelledError from None
+
+    reader.readuntil = readuntil  # type: ignore[method-assign]  # the library makes the reader
 
 
 class Refuser(asyncio.Protocol):

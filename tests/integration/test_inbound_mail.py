@@ -210,6 +210,26 @@ async def test_a_database_that_is_down_is_temporary_at_once(n: Node, client: Cli
     assert (await deliver(client, PLEASE, address)).startswith("451 4.3.0 ")
 
 
+@pytest.mark.parametrize("last", ["QUIT\r\n", ""])
+async def test_a_client_that_is_done_still_gets_its_replies(n: Node, client: Client, last: str) -> None:
+    first, second = (token(n, Purpose.UNSUBSCRIBE_MAIL, person) for person in (42, 43))
+    for address in (first, second):
+        client.send(f"MAIL FROM:<anna@example.net>\r\nRCPT TO:<{address}>\r\nDATA\r\n".encode() + PLEASE + b".\r\n")
+    client.send(last.encode())
+    client.half_close()
+    said = [int(line[:3]) for line in (await client.rest()).splitlines()]
+    assert said == [250, 250, 354, 250, 250, 250, 354, 250, *([221] if last else [])]
+    assert len(await log(n)) == 2
+
+
+async def test_content_without_its_end_is_no_mail(n: Node, client: Client) -> None:
+    address = token(n, Purpose.UNSUBSCRIBE_MAIL)
+    client.send(f"MAIL FROM:<anna@example.net>\r\nRCPT TO:<{address}>\r\nDATA\r\n".encode() + PLEASE)
+    client.half_close()
+    assert [line[:3] for line in (await client.rest()).splitlines()] == [b"250", b"250", b"354"]
+    assert await log(n) == []
+
+
 # --- what clients may try
 
 
