@@ -73,9 +73,19 @@ def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, dela
         bounce_class=cause.bounce_class,
         permanent=is_permanent(action, code, reply_code(diagnostic), cause),
         recognised_by=RecognisedBy.REPORT,
-        certain=is_certain(cause, code, said, parted.text) and not is_contradicted(prose, cause),
+        certain=(is_certain(cause, code, said, parted.text) or _looked_itself(group, cause, said))
+        and not is_contradicted(prose, cause),
         original=group.original,
     )
+
+
+def _looked_itself(group: RecipientFields, cause: Cause, said: str) -> bool:
+    """The reporting host knows it from tables of its own: it names no host that it asked, and no reply.
+
+    Exim has no code for that; of an unrouteable address it can't say which half is unknown, and either half will do.
+    """
+    named = cause.told_by == "text" or cause.bounce_class is BounceClass.UNKNOWN_HOST
+    return named and not (group.remote_mta or group.diagnostic.strip() or reply_code(said))
 
 
 def _action_by(code: str, delayed: bool) -> Action:

@@ -201,6 +201,26 @@ def test_unknown_user_after_the_content_is_doubtful() -> None:
         assert recipient.certain is certain
 
 
+OWN_TABLES = "Final-Recipient: rfc822;box@example.org\nAction: failed\nStatus: 5.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "bounce_class", "certain"),
+    [
+        ("No such person at this address", BounceClass.UNKNOWN_USER, True),
+        ("Unrouteable address", BounceClass.UNKNOWN_HOST, True),
+        ("mailbox unavailable", BounceClass.UNKNOWN_USER, False),
+        ("550 no such user here", BounceClass.UNKNOWN_USER, False),
+    ],
+)
+def test_a_host_that_asked_nobody_knows_its_own_users(reason: str, bounce_class: BounceClass, certain: bool) -> None:
+    prose = f"The following address(es) failed:\n\n  box@example.org\n    {reason}\n"
+    (recipient,) = read(dsn(OWN_TABLES, prose)).recipients
+    assert (recipient.bounce_class, recipient.certain) == (bounce_class, certain)
+    (relayed,) = read(dsn(f"{OWN_TABLES}Remote-MTA: dns; mx.example.org\n", prose)).recipients
+    assert not relayed.certain
+
+
 def test_a_report_that_contradicts_itself_is_doubtful() -> None:
     fields = one_failed("5.1.1", "550 5.1.1 user unknown")
     (recipient,) = read(dsn(fields, "The mailbox is full.")).recipients
