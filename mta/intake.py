@@ -57,6 +57,7 @@ class Submission:
     raw: bytes = field(repr=False)
     message: Message | None = field(default=None, repr=False)
     release_at: float = 0.0
+    withheld: Sequence[Recipient] = ()  # suppressed before the message was taken; an event is what is kept of them
 
 
 @dataclass(slots=True)
@@ -171,6 +172,10 @@ class Intake:
             len(submission.raw),
             submission.release_at,
             self._held(submission),
+            [
+                NewRecipient(ordinal, each.person, key.seal_address(message_id, ordinal, each.address), 0)
+                for ordinal, each in enumerate(submission.withheld, len(recipients))
+            ],
         )
         if submission.message is not None:
             submission.raw = b""  # from here on only what was parsed of it is needed

@@ -82,6 +82,7 @@ class NewMessage:
     submitted_bytes: int = -1  # of the content as submitted; -1: no tenant's mail but a notice of ours
     due_at: float = 0.0  # of recipients that are not born leased; 0: at once
     held: bool = False  # they are set aside, because an operator's order says so
+    withheld: Sequence[NewRecipient] = ()  # suppressed before the message was taken: events, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,30 @@ class Queue:
             self._node,
             [_LEASED if r.worker_id else _HELD if m.held else _QUEUED for m, r in rows],
         )
-        await self._execute(_QUERIES.insert, arguments, connection)
+        withheld = [(m, r) for m in messages for r in m.withheld]
+        if not withheld:
+            await self._execute(_QUERIES.insert, arguments, connection)
+        elif connection is not None:
+            await self._execute(_QUERIES.insert, arguments, connection)
+            await self._execute(_QUERIES.insert_withheld, self._withheld(withheld), connection)
+        else:
+            async with self._db.transaction() as own:
+                await own.execute(_QUERIES.insert, *arguments)
+                await own.execute(_QUERIES.insert_withheld, *self._withheld(withheld))
+
+    def _withheld(self, withheld: Sequence[tuple[NewMessage, NewRecipient]]) -> tuple[Any, ...]:
+        return (
+            [m.id for m, _ in withheld],
+            [m.tenant_id for m, _ in withheld],
+            [m.list_id for m, _ in withheld],
+            [m.campaign_id for m, _ in withheld],
+            [int(m.message_class) for m, _ in withheld],
+            [m.received_at for m, _ in withheld],
+            [r.ordinal for _, r in withheld],
+            [r.person for _, r in withheld],
+            [r.sealed_address for _, r in withheld],
+            self._node,
+        )
 
     async def due_lanes(self, now: float) -> list[tuple[int, MessageClass]]:
         """The lanes in which recipients of a class are due."""

@@ -30,6 +30,20 @@ FROM unnest(
     $18::bytea[], $25::smallint[]
 ) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state);
 
+-- name: insert_withheld
+-- The events of recipients that were suppressed before their message was taken, in the transaction that stores it.
+INSERT INTO event (
+    position, type, message_id, tenant_id, list_id, campaign_id, message_class, received_at, at, ordinal, person, address,
+    status, class, diagnostic, node
+)
+SELECT (SELECT event_position()), 4, w.message_id, w.tenant_id, w.list_id, w.campaign_id, w.class,
+    to_timestamp(w.received_at), to_timestamp(w.received_at), w.ordinal, w.person, w.address, '5.7.1', 'suppressed',
+    'the recipient is suppressed', $10
+FROM unnest(
+    $1::bigint[], $2::integer[], $3::integer[], $4::integer[], $5::smallint[], $6::float8[], $7::integer[], $8::bigint[],
+    $9::bytea[]
+) AS w (message_id, tenant_id, list_id, campaign_id, class, received_at, ordinal, person, address);
+
 -- name: due_lanes
 -- Where there is anything to claim: 32 looks at the first row of an index, in one question.
 SELECT lane, class
@@ -177,7 +191,7 @@ ON CONFLICT DO NOTHING;
 WITH unsaid AS (
     DELETE FROM event e
     USING unnest($2::bigint[]) AS a (id)
-    WHERE e.at >= to_timestamp($3) AND e.type = 6 AND e.message_id = a.id
+    WHERE e.at >= to_timestamp($3) AND e.message_id = a.id
 )
 DELETE FROM recipient r
 USING unnest($1::smallint[], $2::bigint[]) AS a (lane, id)

@@ -630,14 +630,16 @@ class SubmissionProtocol(asyncio.Protocol):
         """The message without those recipients that have left the list; None, and answered, when it is not taken."""
         assert self._who is not None
         door, mail, message_class = self._door, transaction.mail, self._who.message_class
-        recipients = []
+        recipients, withheld = [], []
         for person, rcpt in transaction.recipients.items():
             keys = door.digest.keys(person, campaign.tenant_id, list_id)
+            recipient = Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys)
             if not list_id or door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED:
-                recipients.append(Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys))
-        left = len(transaction.recipients) - len(recipients)
-        if left:
-            registry.suppressed.labels("data").inc(left)
+                recipients.append(recipient)
+            else:
+                withheld.append(recipient)
+        if withheld:
+            registry.suppressed.labels("data").inc(len(withheld))
         if not recipients:
             self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
             return None
@@ -649,7 +651,9 @@ class SubmissionProtocol(asyncio.Protocol):
         smtputf8 = message.internationalised or not mail.sender.isascii()
         envelope = Envelope(mail.sender, mail.ret, mail.envid, smtputf8, mail.eight_bit or message.eight_bit)
         release_at = mail.release_at(now)
-        return Submission(campaign, list_id, message_class, envelope, recipients, content, message, release_at)
+        return Submission(
+            campaign, list_id, message_class, envelope, recipients, content, message, release_at, withheld
+        )
 
     def _committed(self, recipients: int, commit: "asyncio.Future[int]") -> None:
         """The commit has ended: answer, and go on with what the client sent meanwhile."""

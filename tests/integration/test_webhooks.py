@@ -335,3 +335,28 @@ def test_the_signature_is_that_of_the_specification() -> None:
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = signed_headers(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+async def test_who_has_left_the_list_is_told_of_with_the_message(here: Node) -> None:
+    """Some of a message's recipients have left: the message is taken with 250, and upstream learns who was left out."""
+    hooks = Hooks(here)
+    parts = here.parts
+    tenant = await parts.accounts.tenant("acme")
+    campaign = await parts.accounts.campaign(tenant.id, "spring")
+    anna, bob = (
+        Recipient(Address(f"{name}@example.net"), here.person(f"{name}@example.net")) for name in ("anna", "bob")
+    )
+    submission = Submission(
+        campaign, 0, MessageClass.CAMPAIGN, Envelope("news@example.com"), [anna], b"Subject: x\r\n\r\n", withheld=[bob]
+    )
+    intake = here.intake()
+    message_id = await intake.submit(submission)
+    await intake.drain()
+    events, _ = await hooks.events.of_tenant(tenant.id, Cursor(), 10)
+    records = await hooks.records.records(events, addresses=True)
+    assert [(record["type"], record["recipient"]) for record in records] == [
+        ("Reception", "anna@example.net"),
+        ("Suppressed", "bob@example.net"),
+    ]
+    await parts.queue.abandon([message_id])
+    assert (await hooks.events.of_tenant(tenant.id, Cursor(), 10))[0] == []
