@@ -230,6 +230,8 @@ class Exim(Mta):
 
     def _configuration(self) -> str:
         body = "false" if self._returned == "header" else "true"
+        # in clear it says behind the last content that it is done, and waits for the reply
+        in_clear = "*" if self._returned == "header" else ""
         return f"""
             primary_hostname = {self.hostname}
             exim_path = {self._program}
@@ -287,6 +289,7 @@ class Exim(Mta):
             heed:
               driver = smtp
               port = {self._inbound_port}
+              hosts_avoid_tls = {in_clear}
             onward:
               driver = smtp
               port = {self._onward_port}
