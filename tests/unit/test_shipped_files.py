@@ -1,15 +1,19 @@
 """What is shipped beside the code: the man page and the systemd unit are ones that their readers accept."""
 
+import base64
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from mta.cli import app
 from mta.manual import manual
+from mta.webhooks import signed_headers
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,3 +44,15 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "security", "--offline=true", "--threshold=25", unit], capture_output=True, check=False
     )
     assert score.returncode == 0  # an exposure of 2.5 or less
+
+
+def test_the_client_of_the_documentation_checks_signatures() -> None:
+    page = (ROOT / "docs" / "webhooks.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102  # what a reader of the page copies
+    headers = signed_headers(b"k" * 32, "1-e1-e2", int(time.time()), b'{"events": []}')
+    secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+    assert names["verify"](secret, headers, b'{"events": []}') == {"events": []}
+    with pytest.raises(ValueError, match="not signed"):
+        names["verify"](secret, headers, b'{"events": [1]}')
