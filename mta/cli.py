@@ -21,6 +21,7 @@ from mta import (
     commands_reports,
     commands_suppress,
     commands_test,
+    commands_top,
 )
 from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
 
@@ -45,6 +46,7 @@ app.command()(commands_test.send)
 app.command()(commands_queue.queue)
 app.command()(commands_look.explain)
 app.command()(commands_look.trace)
+app.command()(commands_top.top)
 app.add_typer(commands_events.webhooks, name="webhook")
 app.add_typer(commands_events.events, name="events")
 app.command()(commands_reports.report)

@@ -132,7 +132,10 @@ class OrderStore:
             )
             moved = _count(released)
             if campaigns or lists or tenants:
-                moved += _count(await connection.execute(_QUERIES.hold, lane, campaigns, lists, tenants, most))
+                rows = await connection.fetch(_QUERIES.campaigns_of, campaigns, lists, tenants)
+                among = [row[0] for row in rows]
+                held_now = await connection.execute(_QUERIES.hold, lane, campaigns, lists, tenants, most, among)
+                moved += _count(held_now)
             ordered = [(reach, id_, at) for reach, ids in stopped.cancelled.items() for id_, at in ids.items()]
             if ordered:
                 columns = [list(column) for column in zip(*ordered, strict=True)]

@@ -49,17 +49,20 @@ LIMIT 20;
 -- Hasten the next look of every process.
 SELECT pg_notify('heed_orders', $1::text);
 
+-- name: campaigns_of
+-- The campaigns that these campaigns, lists and tenants are, or can have mail in.
+SELECT id FROM campaign WHERE id = ANY ($1::integer[]) OR tenant_id = ANY ($3::integer[])
+UNION SELECT c.id FROM list l JOIN campaign c ON c.tenant_id = l.tenant_id WHERE l.id = ANY ($2::integer[]);
+
 -- name: hold
--- Set aside what is queued of these campaigns, lists and tenants in a lane, a bounded number.
+-- Set aside what is queued of these campaigns ($2), lists ($3) and tenants ($4) in a lane, a bounded number; $6: all
+-- campaigns that can have any of it.
 WITH hit AS (
     SELECT r.lane, r.message_id, r.ordinal
     FROM message m
     JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
-    WHERE m.lane = $1 AND r.state = 0 AND r.expires_at > clock_timestamp()
-        AND m.campaign_id IN (
-            SELECT id FROM campaign WHERE id = ANY ($2::integer[]) OR tenant_id = ANY ($4::integer[])
-            UNION SELECT c.id FROM list l JOIN campaign c ON c.tenant_id = l.tenant_id WHERE l.id = ANY ($3::integer[])
-        )
+    WHERE m.lane = $1 AND r.lane = $1 AND r.state = 0 AND r.expires_at > clock_timestamp()
+        AND m.campaign_id = ANY ($6::integer[])
         AND (m.campaign_id = ANY ($2::integer[]) OR m.list_id = ANY ($3::integer[]) OR m.tenant_id = ANY ($4::integer[]))
     LIMIT $5
     FOR UPDATE OF r SKIP LOCKED

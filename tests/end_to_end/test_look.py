@@ -142,3 +142,16 @@ async def test_many_readers_are_one_trace(tmp_path: Path, database_url: str) -> 
             await daemon.eventually(told, 20, "did not trace every reader")
             only = await heed(daemon, "trace", f"{queue_id}.{events[-1]['ordinal']}")
             assert only.count("Delivery") == 1
+
+
+async def test_top_shows_the_node_and_the_queue(tmp_path: Path, database_url: str) -> None:
+    daemon = Daemon(tmp_path / "node", database_url)
+    done = await asyncio.to_thread(daemon.command, "top", "--once")
+    assert done.returncode == 0, done.stderr
+    assert "no daemon answers" in done.stdout
+    async with running(daemon):
+        shown = await heed(daemon, "top", "--once")
+        assert "ready" in shown
+        assert "queue" in shown
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "heed_database_up" in json.loads(await heed(daemon, "top", "--json"))["metrics"]
