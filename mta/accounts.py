@@ -16,7 +16,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from config.database import Database, load_queries
 from config.keyring import Keyring
-from mta.vault import CampaignKey
+from mta.vault import CampaignKey, VaultError
 from suppression.digest import MessageClass
 
 _QUERIES: Final = load_queries("mta", "accounts.sql")
@@ -212,11 +212,13 @@ class Accounts:
         return self._keep(Campaign(row["id"], tenant_id, name, self._campaign_key(row["content_key"])))
 
     async def campaign_by_id(self, campaign_id: int) -> Campaign:
-        """A campaign that queued mail belongs to."""
+        """A campaign that queued mail belongs to; VaultError when there is none."""
         known = self._campaigns_by_id.get(campaign_id)
         if known:
             return known
         row = await self._row(_QUERIES.campaign, campaign_id)
+        if row is None:
+            raise VaultError("the campaign of queued mail is gone, and its key with it")
         key = self._campaign_key(row["content_key"])
         return self._keep(Campaign(campaign_id, row["tenant_id"], row["name"], key))
 

@@ -219,8 +219,9 @@ class Supervisor:
         try:
             completions = journal.completions()
             queue = Queue(self._parts.database, journal.worker_id, socket.gethostname())
+            recorder = self._parts.recorder(queue)
             for start in range(0, len(completions), 500):
-                await self._parts.recorder(queue).record(completions[start : start + 500])
+                await _record(recorder, completions[start : start + 500])
             registry.reclaimed.inc(await self._parts.queue.bury([journal.worker_id], self._parts.now()))
             replayed = True
         finally:
@@ -460,6 +461,20 @@ def addresses(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "metrics.listen", settings.metrics.listen
     if settings.runs_sink:
         yield "sink.listen", settings.sink.listen
+
+
+async def _record(recorder: Recorder, completions: Sequence[Completion]) -> None:
+    """Bring outcomes in; one that can't be stored costs a second delivery, never the start of the node."""
+    try:
+        await recorder.record(completions)
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:
+        if len(completions) == 1:
+            _LOG.error("an outcome can't be replayed", message=completions[0].message_id, error=type(error).__name__)
+            return
+        for completion in completions:
+            await _record(recorder, [completion])
 
 
 def _hold(host: str, port: int) -> list[socket.socket]:
