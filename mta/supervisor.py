@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -39,9 +39,10 @@ from mta.metrics_directory import VARIABLE, forget_earlier_metrics
 from mta.node_state import NodeState
 from mta.order_watch import OrderWatch
 from mta.orders import Book
+from mta.outcomes import Recorder
 from mta.parts import Parts, Paths
 from mta.proof import Proof
-from mta.queue import Queue
+from mta.queue import Completion, Queue
 from mta.steward import Steward
 from mta.worker import trusted_networks
 
