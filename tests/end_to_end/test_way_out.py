@@ -125,7 +125,8 @@ async def test_nothing_arrives_after_any_way_out(tmp_path: Path, database_url: s
 
 async def test_looking_at_the_link_changes_nothing(tmp_path: Path, database_url: str) -> None:
     async with Peer() as peer:
-        daemon = Daemon(tmp_path / "node", database_url, settings={"delivery.next_hop": f"127.0.0.1:{peer.port}"})
+        settings = {"delivery.next_hop": f"127.0.0.1:{peer.port}", "suppression.canary_seconds": 0}
+        daemon = Daemon(tmp_path / "node", database_url, settings=settings)
         async with running(daemon):
             await asyncio.to_thread(submit, daemon.ports.submission, ["anna@example.net"], message("news"))
             received = await peer.message()
