@@ -24,7 +24,7 @@ from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
 from mta.contents import Content, Contents, Unsignable
-from mta.dispatch import Room, Site, share
+from mta.dispatch import Room, Site, pause_seconds, share
 from mta.identifiers import LANES, first_id_at
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
@@ -118,6 +118,8 @@ class Delivery:
         self._draining = False
         self._room_is_free = asyncio.Event()
         self._room_was_short = False
+        self._turned_away = 0
+        self._pause_seconds = 0.0
 
     def attach(self, outcomes: Outcomes) -> None:
         """Where completions go; it in turn tells settled() what is committed."""
@@ -158,7 +160,9 @@ class Delivery:
                 more = await self._claim_round()
             except DatabaseUnavailable:
                 more = False
-            if not more:
+            if self._pause_seconds:
+                await asyncio.sleep(self._pause_seconds)
+            elif not more:
                 self._room_is_free.clear()
                 try:
                     async with asyncio.timeout(self._limits.poll_seconds):
@@ -167,8 +171,12 @@ class Delivery:
                     pass
 
     async def _claim_round(self) -> bool:
-        """Claim from every lane in which something is due, transactional first; whether there may be more."""
+        """Claim from every lane in which something is due, transactional first; whether there may be more.
+
+        A claim for which there was no room ends the round, and the next one begins after a pause, at another lane.
+        """
         more = False
+        self._pause_seconds = 0.0
         await self._settle_doubt()
         due = await self._queue.due_lanes(self._now())
         self._round += 1
@@ -189,8 +197,13 @@ class Delivery:
                 self._in_doubt_until = self._now() + _DOUBT_SECONDS
                 raise
             registry.claim_seconds.observe(time.perf_counter() - started)
+            before = self._turned_away
             for row in rows:
                 await self._take(row)
+            seconds = time.perf_counter() - started
+            self._pause_seconds = pause_seconds(len(rows), self._turned_away - before, seconds)
+            if self._pause_seconds:
+                return False
             more = more or len(rows) == limit
         return more
 
@@ -241,6 +254,7 @@ class Delivery:
         elif self._room.reserve(row.campaign_id, row.message_class, 1):
             self._accept(lease)
         else:
+            self._turned_away += 1
             self._room.take(row.campaign_id, 1)
             self._give_back(lease, self._now() + self._chance() * _SPREAD_SECONDS)
 
@@ -307,9 +321,11 @@ class Delivery:
         if self._stopped(lease, site.key):
             pass
         elif site.suspended(now):
+            self._turned_away += 1
             due_at = site.suspended_until + self._chance() * _SPREAD_SECONDS
             self._give_back(lease, due_at, site.key, site.last_outcome)
         elif len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
+            self._turned_away += 1
             self._give_back(lease, now + self._chance() * _SPREAD_SECONDS, site.key)
         elif not self._limit():
             # fewer connections than workers: others have the site's share, one of them will claim it

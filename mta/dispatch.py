@@ -17,6 +17,9 @@ from suppression.digest import MessageClass
 # what transactional mail may take beyond every bound, so that a campaign that fills them can't delay it
 TRANSACTIONAL_HEADROOM = 2
 _CROWDED_SECONDS = 30.0
+# after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
+_FRUITLESS_TIMES = 60.0
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class FairQueue:
@@ -161,6 +164,17 @@ def share(limit: int, workers: Sequence[int], me: int) -> int:
         return 0
     each, over = divmod(limit, len(workers))
     return each + (1 if workers.index(me) < over else 0)
+
+
+def pause_seconds(claimed: int, turned_away: int, seconds: float) -> float:
+    """How long not to claim after a claim that took so long, and of which so many had to go back for lack of room.
+
+    What is due first may be a million recipients of a site that takes none. They are looked at again and again, and
+    what that costs must stay a small share of the time, or it takes the time of everybody else's mail.
+    """
+    if 2 * turned_away <= claimed:
+        return 0.0
+    return min(_LONGEST_PAUSE_SECONDS, _FRUITLESS_TIMES * seconds)
 
 
 class Room:

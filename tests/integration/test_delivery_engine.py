@@ -358,6 +358,30 @@ async def test_a_slow_site_gives_back_what_is_over_its_bound(n: Node, clock: Clo
         assert peer.deliveries() == dict.fromkeys(readers(20), 1)
 
 
+async def test_what_finds_no_room_is_looked_at_now_and_then(n: Node, clock: Clock) -> None:
+    """Recipients of a full site are due again and again: a round ends with the first claim that was of no use."""
+    script = Script().on("GREETING", hold(asyncio.Event()))
+    async with (
+        Peer(script) as silent,
+        Peer() as healthy,
+        engine(n, clock, {"example.net": silent.port, "example.org": healthy.port}, memory_per_site=5) as e,
+    ):
+        await e.submit(*readers(5))
+        await until(lambda: e.room.held == 5)
+        room, e.room._most = e.room._most, 0
+        for _ in range(3):  # each in a lane of its own
+            await e.submit(*readers(20))
+        clock.seconds += 1
+        await e.submit("anna@example.org")
+        e.room._most = room
+        await e.claim()
+        await eventually(lambda: queued(n, 61))
+        assert sum(due > 0 for due in await e.due()) == 20
+        for _ in range(3):
+            await e.claim()
+        await until(lambda: len(healthy.messages) == 1)
+
+
 async def queued(n: Node, count: int) -> bool:
     return await n.rows("SELECT count(*) FROM recipient WHERE state = 0") == [(count,)]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from bounce.outcome import Action
-from mta.dispatch import FairQueue, Room, Site, share
+from mta.dispatch import FairQueue, Room, Site, pause_seconds, share
 from mta.lease import Lease
 from mta.routing import Route
 from suppression.digest import MessageClass
@@ -196,3 +196,14 @@ def test_a_site_is_in_use_while_anything_is_there() -> None:
     connected.sessions = 1
     waited_for.queue.push(lease())
     assert [each.in_use for each in (unused, connected, waited_for)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "turned_away", "seconds", "pause"),
+    [(0, 0, 0.1, 0.0), (500, 0, 0.1, 0.0), (500, 250, 0.1, 0.0), (500, 251, 0.01, 0.6), (500, 500, 0.01, 0.6),
+     (500, 500, 1.0, 2.0), (1, 1, 0.01, 0.6)],
+)  # fmt: skip
+def test_a_claim_for_which_there_is_no_room_is_followed_by_a_pause(
+    claimed: int, turned_away: int, seconds: float, pause: float
+) -> None:
+    assert pause_seconds(claimed, turned_away, seconds) == pytest.approx(pause)
