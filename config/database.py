@@ -21,6 +21,8 @@ from asyncpg.connect_utils import SessionAttribute
 ACQUIRE_TIMEOUT_SECONDS: Final = 2.0
 CONNECT_TIMEOUT_SECONDS: Final = 2.0  # not longer than what an acquire may take, which waits for it
 KEEPALIVE_SECONDS: Final = 5  # silence on a dedicated connection before it is probed; then three probes, one a second
+LOCK_ATTEMPTS: Final = 100
+LOCK_PAUSE_SECONDS: Final = 0.3
 _MIGRATION_LOCK: Final = 0x48656564  # "Heed": the advisory lock under which one node at a time migrates
 
 _MIGRATION_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -301,11 +303,31 @@ async def _apply_pending(connection: asyncpg.Connection, steps: list[Migration],
     applied = {row["number"]: row for row in await connection.fetch(queries.applied_migrations)}
     names = []
     for step in pending(steps, {number: (row["name"], row["sha256"]) for number, row in applied.items()}):
-        async with connection.transaction():
-            await connection.execute(step.sql)
-            await connection.execute(queries.record_migration, step.number, step.name, step.sha256)
+        await _apply(connection, step, queries)
         names.append(f"{step.number:04}_{step.name}")
     return names
+
+
+async def _apply(connection: asyncpg.Connection, step: Migration, queries: Queries) -> None:
+    """Apply one step beside workers of the version before.
+
+    It never waits for a lock as long as PostgreSQL waits before it looks for a deadlock (1 s): the step gives way and
+    is tried again, so that no worker's statement is ever the one that is ended.
+    """
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            async with connection.transaction():
+                await connection.execute(queries.wait_shortly)
+                await connection.execute(step.sql)
+                await connection.execute(queries.record_migration, step.number, step.name, step.sha256)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if attempt + 1 == LOCK_ATTEMPTS:
+                raise MigrationError(
+                    f"migration {step.number:04}_{step.name}: its tables were busy too long; end long transactions"
+                ) from None
+            await asyncio.sleep(LOCK_PAUSE_SECONDS)
+        else:
+            return
 
 
 def pending(steps: list[Migration], applied: Mapping[int, tuple[str, str]]) -> list[Migration]:

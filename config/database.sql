@@ -20,3 +20,7 @@ SELECT number, name, sha256 FROM migration ORDER BY number;
 -- name: record_migration
 -- Mark a migration as applied, in its own transaction.
 INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3);
+
+-- name: wait_shortly
+-- Give up a lock that can't be had soon; 0 would wait for ever.
+SET LOCAL lock_timeout = '400ms';

@@ -499,6 +499,9 @@ CREATE TABLE operator_log (
     details text NOT NULL
 );
 
+-- Both at once: whoever holds one and waits for the other would meet a worker that does the same the other way round.
+LOCK TABLE message, recipient IN SHARE MODE;
+
 -- Serves orders about a campaign: its messages, lane by lane.
 CREATE INDEX message_campaign ON message (campaign_id, lane, id);
 -- Serves the expiry of what is held, and its release.
