@@ -100,7 +100,8 @@ WHERE lane = $1 AND message_id = $2 AND person = $3
 LIMIT 1;
 
 -- name: finish
--- Make recipients final: out of the queue, into the events, in one step. Only rows that the worker still leases.
+-- Make recipients final: out of the queue, into the events, in one step. Only rows that the worker still leases; said by
+-- coalesce, because the planner must not infer from a time when nothing was leased that there is one such row at most.
 WITH done AS (
     SELECT *
     FROM unnest(
@@ -114,7 +115,7 @@ WITH done AS (
 ), gone AS (
     DELETE FROM recipient r
     USING done
-    WHERE r.lane = done.lane AND r.message_id = done.message_id AND r.ordinal = done.ordinal AND r.worker_id = $18
+    WHERE r.lane = done.lane AND r.message_id = done.message_id AND r.ordinal = done.ordinal AND coalesce(r.worker_id, 0) = $18
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address
 )
 INSERT INTO event (
@@ -148,7 +149,7 @@ WITH given AS (
     SET state = d.state, worker_id = NULL, attempts = d.attempts, due_at = to_timestamp(d.due_at), site = d.site,
         last_outcome = d.last_outcome, delay_reported = d.delay_reported
     FROM given d
-    WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND r.worker_id = $9
+    WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND coalesce(r.worker_id, 0) = $9
         AND (r.due_at, r.attempts) IS DISTINCT FROM (to_timestamp(d.due_at), d.attempts)
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (

@@ -13,6 +13,7 @@ from mta.identifiers import LANES, MessageIds
 from mta.queue import ClaimedRow, Completion, FinalState, NewMessage, NewRecipient, Queue, cancel_suppressed
 from suppression.digest import MessageClass
 from tests.support.leases import NOW, completion, outcome
+from tests.support.queue import fill, names
 from tests.support.suppressions import opened
 
 CAMPAIGN, TRANSACTIONAL = MessageClass.CAMPAIGN, MessageClass.TRANSACTIONAL
@@ -373,6 +374,36 @@ async def test_a_cancellation_does_not_wait_for_a_claim_under_way(queue: Queue, 
 
 async def plan(connection: Any, query: str, *arguments: object) -> str:
     return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}", *arguments))
+
+
+class Explaining:
+    """A connection that says how a statement would be done, and does not do it."""
+
+    def __init__(self, connection: Any) -> None:
+        self.plan = ""
+        self._connection = connection
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        self.plan = await plan(self._connection, query, *arguments)
+        return []
+
+    async def execute(self, query: str, *arguments: Any) -> str:
+        raise NotImplementedError
+
+
+async def test_outcomes_are_written_fast_though_nothing_was_leased_when_the_statistics_were_made(
+    queue: Queue, database: Database
+) -> None:
+    """As when a large campaign is scheduled: the planner then takes a worker's leases for a row at most."""
+    await fill(database, await names(database, "acme", "spring"), 30, recipients=1_000)
+    await rows(database, "ANALYZE recipient")
+    async with database.connection() as connection:
+        for state in (None, FinalState.DELIVERED):
+            explaining = Explaining(connection)
+            done = [completion(1, ordinal, state) for ordinal in range(500)]
+            await (queue.finish if state else queue.defer)(done, explaining)
+            assert "recipient" in explaining.plan
+            assert not ("Nested Loop" in explaining.plan and "Seq Scan on recipient" in explaining.plan)
 
 
 async def test_claim_and_cancel_use_their_indexes_among_fifty_thousand(queue: Queue, database: Database) -> None:
