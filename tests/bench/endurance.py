@@ -5,10 +5,9 @@ memory, claims and tables at intervals. Something grows when the last third of t
 """
 
 import asyncio
-import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -25,7 +24,9 @@ _CONNECT_AT_ONCE: Final = 200
 _DEFERRED: Final = 0.1
 _SOAK_PER_SECOND: Final = 300
 _LOOKS: Final = 60
+_LOOK_SECONDS: Final = 2.0
 _GROWTH: Final = 1.25
+_DOMAIN: Final = "soak.example.org"
 Say = Callable[[str], None]
 
 
@@ -90,7 +91,7 @@ async def soak(fleet: Fleet, minutes: float, say: Say) -> list[Line]:
         member = await fleet.member(
             "soak",
             settings={
-                "delivery.next_hop": f"127.0.0.1:{sink.port}",
+                f"delivery.routes.{_DOMAIN}": f"127.0.0.1:{sink.port}",
                 "delivery.retry_seconds": "1,5,10,30",
                 "submission.dsn": "false",
             },
@@ -112,7 +113,7 @@ async def _load(port: int, until: float) -> None:
     """A campaign each second, as many messages as a second has."""
     number = 0
     while (started := time.monotonic()) < until:
-        campaign = Campaign(_SOAK_PER_SECOND, first_recipient=number, campaign=f"soak {os.getpid()}")
+        campaign = Campaign(_SOAK_PER_SECOND, first_recipient=number, recipient_domain=_DOMAIN, campaign="soak")
         result = await send(campaign, "127.0.0.1", port, connections=10)
         if result.accepted != result.messages:
             raise Stuck(f"{result.messages - result.accepted} messages were not accepted: {result.refused}")
@@ -126,7 +127,7 @@ async def _watch(member: Member, seconds: float, say: Say) -> list[Look]:
     claims = await _claims(member)
     say("soak: minutes delivered workers supervisor claim queued dead recipient message")
     while time.monotonic() - started < seconds:
-        await asyncio.sleep(seconds / _LOOKS)
+        await asyncio.sleep(max(_LOOK_SECONDS, seconds / _LOOKS))
         now = await _claims(member)
         count, spent = now[0] - claims[0], now[1] - claims[1]
         claims = now
@@ -160,6 +161,11 @@ async def _look(member: Member, minutes: float, claim_us: float) -> Look:
     )  # fmt: skip
 
 
+def _typical(values: Iterable[float]) -> float:
+    """The median of those that say something: between two looks there may have been no claim."""
+    return statistics.median([value for value in values if value] or [0.0])
+
+
 def _verdicts(looks: Sequence[Look]) -> list[Line]:
     third = max(1, len(looks) // 3)
     early, late = looks[third // 2 : third // 2 + third], looks[-third:]
@@ -172,7 +178,7 @@ def _verdicts(looks: Sequence[Look]) -> list[Line]:
     ]
     lines = []
     for what, unit, value in watched:
-        before, after = statistics.median(map(value, early)), statistics.median(map(value, late))
+        before, after = _typical(map(value, early)), _typical(map(value, late))
         grown = after / before if before else 1.0
         lines.append(
             Line(
