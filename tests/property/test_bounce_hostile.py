@@ -13,6 +13,13 @@ ATTEMPTS = 5
 """The best of several: this is about the reader, not about what else the machine does."""
 
 
+def slow_machine_seconds() -> float:
+    """What 100 ms are on a machine that is slower now, or shared: eight times a loop that takes some 12 ms there."""
+    started = time.process_time()
+    sum(range(1_000_000))
+    return 8 * (time.process_time() - started)
+
+
 def cpu_seconds(message: bytes) -> float:
     started = time.process_time()
     read(message)
@@ -24,9 +31,10 @@ def test_hostile_messages_take_bounded_time(name: str) -> None:
     make: Callable[[], bytes] = HOSTILE[name]
     message = make()
     read(b"From: warm@example.com\nSubject: up\n\nup")
-    seconds = 9.0
+    seconds, allowed = 9.0, SECONDS
     for _ in range(ATTEMPTS):
+        allowed = max(allowed, slow_machine_seconds())
         seconds = min(seconds, cpu_seconds(message))
-        if seconds <= SECONDS:
+        if seconds <= allowed:
             break
-    assert seconds <= SECONDS
+    assert seconds <= allowed
