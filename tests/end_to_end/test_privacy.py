@@ -68,7 +68,7 @@ async def test_no_address_is_written_anywhere(tmp_path: Path, database_url: str)
             _, metrics = await daemon.get("/metrics")
             assert MARKER not in metrics.lower()
             stored = await dump(database_url)
-            assert "example.net" not in stored.lower()
+            assert "@example.net" not in stored.lower()  # a host may be named: mx.example.net reported
             assert MARKER not in stored.lower()
             journals = b"".join(path.read_bytes() for path in (daemon.data_dir / "journals").iterdir())
             assert MARKER.encode() not in journals.lower()
