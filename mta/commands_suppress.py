@@ -3,9 +3,11 @@
 Addresses are read from arguments or files and never printed back; what is shown are scopes, kinds, times and counts.
 """
 
+import csv
 import getpass
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -216,17 +218,27 @@ def export_(
     file: Annotated[Path | None, typer.Argument(help="Where to write; default: standard output.")] = None,
     config: Config = None,
     overrides: Set = None,
+    as_json: Json = False,
 ) -> None:
-    """Write what is in force as CSV: digests, scopes, kinds and times. There are no addresses to write."""
+    """Write what is in force as CSV, or as JSON lines: digests, scopes, kinds and times. There are no addresses."""
     import sys
 
-    from suppression.transfer import export
+    from suppression.transfer import EXPORT_COLUMNS, export
+
+    def as_object(line: str) -> str:
+        cells = next(csv.reader([line]))
+        return (
+            "" if tuple(cells) == EXPORT_COLUMNS else json.dumps(dict(zip(EXPORT_COLUMNS, cells, strict=True))) + "\n"
+        )
 
     async def work(parts: Any) -> int:
         if file is None:
-            return await export(parts.database, sys.stdout.write)
+            return await write_to(parts, sys.stdout)
         with file.open("w", encoding="utf-8") as out:
-            return await export(parts.database, out.write)
+            return await write_to(parts, out)
+
+    async def write_to(parts: Any, out: TextIO) -> int:
+        return await export(parts.database, lambda line: out.write(as_object(line) if as_json else line))
 
     count = run_with_parts(settings_of(config, overrides), work)
     ERR.print(f"{count} suppressions.")
