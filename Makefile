@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # More arguments for pytest: make test PYTEST="-k suppression"
-PYTEST ?= -n 2 --dist loadfile
+PYTEST ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
