@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,11 +35,17 @@ async def test_the_node_says_what_it_does(tmp_path: Path, database_url: str) -> 
             campaign = message("news", campaign="<i>spring</i>")
             assert await asyncio.to_thread(submit, daemon.ports.submission, ["anna@example.net"], campaign) == {}
             await peer.message()
-            status, text = await daemon.get("/state")
-            assert status == 200
-            state = json.loads(text)
-            assert state["workers"] == {"ready": 2, "expected": 2}
-            assert [site["site"] for site in state["sites"]] in ([], [f"127.0.0.1:{peer.port}"])
+
+            async def state() -> dict[str, Any]:
+                status, text = await daemon.get("/state")
+                assert status == 200
+                return dict(json.loads(text))
+
+            async def both_ready() -> bool:
+                return bool((await state())["workers"] == {"ready": 2, "expected": 2})
+
+            await daemon.eventually(both_ready, 30, "did not get both workers ready")
+            assert [site["site"] for site in (await state())["sites"]] in ([], [f"127.0.0.1:{peer.port}"])
             paused = ("campaign", "pause", "--tenant", "sandbox", "--reason", "a & b")
             assert (await asyncio.to_thread(daemon.command, *paused)).returncode == 0
             status, text = await daemon.get("/status")
