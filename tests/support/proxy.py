@@ -30,6 +30,9 @@ class Proxy:
             return
         server, on = await self._connect()
         self._writers |= {back, on}
+        if not self.open:  # cut while this one was on its way
+            on.transport.abort()
+            back.transport.abort()
         ways = (asyncio.create_task(self._pass(client, on)), asyncio.create_task(self._answer(server, back)))
         self._tasks.update(ways)
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
