@@ -33,6 +33,7 @@ _ORIGINAL_TYPES = frozenset(
         "message/partial",
     },
 )
+_NULL_PATH = re.compile(r"\s*<?\s*(?:mailer-daemon(?:@[^>]*)?)?\s*>?\s*\Z", re.I)
 _STATUS_IN_TEXT = re.compile(rb"(?im)^[ \t]{0,8}(?:final|original)-recipient[ \t]*:")
 _FEEDBACK_IN_TEXT = re.compile(rb"(?im)^feedback-type[ \t]*:")
 
@@ -72,10 +73,10 @@ class Evidence:
 
     @property
     def null_sender(self) -> bool:
-        """The message came with the null reverse-path."""
-        return any(value.strip() in {"<>", "< >"} for value in self.top.all("return-path")) or self.sender.strip() in {
-            "<>"
-        }
+        """The message came with the null reverse-path, or with what some systems write in its place."""
+        return self.sender.strip() == "<>" or any(
+            _NULL_PATH.match(value) is not None for value in self.top.all("return-path")
+        )
 
 
 def collect(message: bytes) -> Evidence:

@@ -73,6 +73,7 @@ def _prose(evidence: Evidence, parted: Notice) -> Judgement:
         return Kind.UNSUBSCRIBE, "", [complaint(person, RecognisedBy.HEADER) for person in senders]
     if CHALLENGE.search(subject) or (is_automatic(evidence) and CHALLENGE.search(parted.text[:TEXT_CHARACTERS])):
         return Kind.CHALLENGE, "", []
-    if is_automatic(evidence) or AUTO_REPLY_SUBJECT.search(subject):
+    # A program sent what has the null path; what is no report of a mail system answers for a person.
+    if is_automatic(evidence) or AUTO_REPLY_SUBJECT.search(subject) or evidence.null_sender:
         return Kind.AUTO_REPLY, "", []
     return Kind.OTHER, "", []

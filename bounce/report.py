@@ -24,7 +24,7 @@ def classify_paths(paths: Iterable[str], as_json: bool = False) -> Iterator[dict
     """One dictionary a message: file, kind, feedback_type, recipients. `as_json` changes nothing: values are plain."""
     del as_json
     for path in paths:
-        for name, message in _messages(path):
+        for name, message in messages(path):
             yield describe(name, read(message))
 
 
@@ -52,7 +52,8 @@ def describe(name: str, reading: Reading, policy: Policy | None = None) -> dict[
     return {"file": name, "kind": str(reading.kind), "feedback_type": reading.feedback_type, "recipients": recipients}
 
 
-def _messages(path: str) -> Iterator[tuple[str, bytes]]:
+def messages(path: str) -> Iterator[tuple[str, bytes]]:
+    """(name, message) for what is at `path`: a file, an mbox, a Maildir, or "-"."""
     if path == "-":
         yield from _from_file("-", sys.stdin.buffer.read(_READ_BYTES))
         return

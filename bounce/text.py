@@ -46,7 +46,7 @@ _MARKER = linear(
     r"|returned (?:message|mail)|unsent message|message (?:header|text|content|body)|original mail"
     r"|forwarded message|start of (?:original|returned)|copy of (?:the )?(?:original|your))"
     r"|(?:original|returned) message (?:follows|headers?|begins|below|text)"
-    r"|original mail as follows|the original message (?:was|is) (?:attached|below)\W*$"
+    r"|original (?:message|mail)\W*$|original mail as follows|the original message (?:was|is) (?:attached|below)\W*$"
     r"|below (?:this line is|is) (?:a copy of|the (?:original|header))"
     r"|included is a copy of the message header"
     r"|-{2,} ?(?:original|returned|unsent|forwarded)[^\n]{0,60}-*"
@@ -156,7 +156,7 @@ _MAX_AT_SIGNS = 500
 _LEAD = re.compile(r"^[\s>*\-\u2022\u30fb|]{0,40}(?:[\"'<\u201c\u300c\[(]|mailto:|smtp:|rfc822;){0,3}\s{0,3}$", re.I)
 _TAIL = re.compile(
     r"^[>\"'\u201d\u300d)\]]{0,3}\s{0,3}(?:\(?<?\s*(?:mailto:)?[^\s>)]{0,300}@[^\s>)]{0,300}[>)]{1,2}\s{0,3})?"
-    r"(?:$|[:,;\u3001\uff1a]|\.{2,}|\.?$|[(\[]|\s-|on \w{3},|\s{2,}|\t)"
+    r"(?:$|[:,;\u3001\uff1a]|\.{2,}|\.?$|[(\[]|\s-|on (?:\w{3},|\d)|\s{2,}|\t)"
 )
 _ALONE = re.compile(r"[>\"'\])]{0,3}\W{0,3}$")
 _MAILBOX = re.compile(r"[\"']?\s{1,3}<([^\s<>]{1,255}@[^\s<>]{1,255})>")
@@ -260,10 +260,12 @@ def _heads(line: str, prose: bool) -> list[tuple[str, str, bool]]:
 
 
 def _speaks_of_failure(after: str) -> bool:
-    """An address that opens its line, with a failure behind it and nothing between: "a@example.com Error, code …"."""
-    return after[:1] in (" ", ">") and bool(
-        re.match(r">?\s{1,3}(?:error|[45]\d\d\b|[45]\.\d|\(|fail|unknown|not )", after, re.I)
-    )
+    """An address that opens its line, with a failure behind it: "a@example.com Error, code …"."""
+    return after[:1] in (" ", ">") and bool(_FAILURE.match(after) or _CODE.search(after))
+
+
+_FAILURE = re.compile(r">?\s{1,3}(?:error|[45]\d\d\b|[45]\.\d|\(|fail|unknown|not )", re.I)
+_CODE = re.compile(r"\b[45]\.\d{1,3}\.\d{1,3}\b|\b5[0-7]\d[ -](?=\D)")
 
 
 _REPLY = re.compile(r"(?:<<<\s{0,3})?[245]\d\d[ -]")

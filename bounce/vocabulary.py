@@ -44,6 +44,9 @@ FAILED_WORDS = _any_of("failed_words")
 GIVEN_UP = _any_of("given_up")
 """A notice that delivery does not go on, whatever else it says of trying."""
 
+ONLY_A_WARNING = _any_of("only_a_warning")
+"""A notice that says of itself that nothing is lost yet, whatever else it calls fatal."""
+
 ANSWERED_BEFORE_RCPT = _any_of("answered_before_rcpt")
 """A reply that answered HELO or MAIL: it is about the sender."""
 

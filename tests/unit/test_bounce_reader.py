@@ -392,3 +392,14 @@ def test_half_characters_and_odd_charsets_are_no_error(charset: str) -> None:
 def test_an_address_ends_where_its_script_does(line: str, address: str) -> None:
     reading = read(mail(DAEMON + "Subject: Undelivered Mail", f"{line}\n"))
     assert [recipient.address for recipient in reading.recipients] == [address]
+
+
+def test_a_bounce_that_names_nobody_is_about_the_person_of_our_token() -> None:
+    message = mail(
+        "From: MAILER-DAEMON@mx.example.net\nTo: token@t.example.com\nSubject: Returned mail",
+        "Your message was not delivered: 550 5.1.1 user unknown.",
+    )
+    assert read(message).recipients == ()
+    (recipient,) = read(message, lambda text: 4711 if "token" in text else None).recipients
+    assert (recipient.address, recipient.bounce_class) == ("", BounceClass.UNKNOWN_USER)
+    assert recipient.recognised_by is RecognisedBy.TOKEN
