@@ -3,14 +3,11 @@
 Only reads arguments and prints results; what a command does is in the modules that it calls.
 """
 
-import asyncio
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
-from config.settings import Settings
 from mta import (
     commands_accounts,
     commands_campaign,
@@ -25,9 +22,11 @@ from mta import (
 )
 from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
 
+if TYPE_CHECKING:
+    from config.settings import Settings
+
 app = typer.Typer(
     name="heed",
-    help="A mail delivery daemon for mail that people asked for.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -55,6 +54,31 @@ app.command("check-domain")(commands_check.check_domain)
 app.command()(commands_check.doctor)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        OUT.print(f"heed {_version() or 'from a source tree'}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    """Of what is installed; empty when run from a source tree that is not."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("heed-mta")
+    except PackageNotFoundError:
+        return ""
+
+
+@app.callback()
+def heed(
+    _version: Annotated[  # read by its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A mail delivery daemon for mail that people asked for."""
+
+
 @app.command()
 def run(config: Config = None, overrides: Set = None) -> None:
     """Run the daemon in the foreground until SIGTERM."""
@@ -62,7 +86,7 @@ def run(config: Config = None, overrides: Set = None) -> None:
     _run_daemon(settings)
 
 
-def _run_daemon(settings: Settings) -> None:
+def _run_daemon(settings: "Settings") -> None:
     from mta.logs import configure
 
     configure(settings.log.level, settings.log.format)
@@ -74,6 +98,8 @@ def _run_daemon(settings: Settings) -> None:
     except OSError as error:
         ERR.print(f"{settings.data_dir}: {error.strerror}; data_dir must be a directory of this user", markup=False)
         raise typer.Exit(1) from None
+    import asyncio
+
     from mta.announcement import announcement
     from mta.supervisor import StartError, Supervisor
 
@@ -92,15 +118,9 @@ def _run_daemon(settings: Settings) -> None:
 @app.command("manual")
 def print_manual() -> None:
     """Print the man page; save it as heed.1 in a directory such as /usr/local/share/man/man1."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from mta.manual import manual
 
-    try:
-        release = version("heed-mta")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        release = ""
-    sys.stdout.write(manual(typer.main.get_command(app), release))
+    sys.stdout.write(manual(typer.main.get_command(app), _version()))
 
 
 @app.command("check-config")
@@ -126,6 +146,8 @@ def classify(
     as_json: Json = False,
 ) -> None:
     """Say what messages are (bounce, complaint, auto-reply …) and what Heed would do. Needs no database."""
+    import orjson
+
     from bounce.report import classify_paths
 
     try:

@@ -4,8 +4,6 @@ An order is in force on every node within a second, for what is queued, leased a
 target is unknown, 2 for wrong use.
 """
 
-import getpass
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mta.orders import Order, OrderError, Reach, State, Window, moment
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+from mta.terminal import ERR, OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
 
 campaigns = typer.Typer(no_args_is_help=True, help="Pause, resume, cancel and schedule what is sent.")
 
@@ -26,14 +24,6 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; others will read it.
 Actor = Annotated[str, typer.Option("--by", help="Who orders it.", show_default="you")]
 
 _WORDS = {State.RUNNING: "running", State.PAUSED: "paused", State.CANCELLED: "cancelled"}
-
-
-def operator() -> str:
-    """Who is at the keyboard."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 @campaigns.command("list")

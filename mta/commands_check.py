@@ -3,17 +3,18 @@
 Exit code 1 when something failed, so that a deployment can stop there.
 """
 
-import asyncio
 import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from config.settings import Settings, endpoint
 from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 _MARKS: Final = {"ok": "ok     ", "warning": "warning", "failed": "FAILED ", "unknown": "unknown"}
 
@@ -35,6 +36,8 @@ def check_domain(
     as_json: Json = False,
 ) -> None:
     """Compare a domain's DNS and this installation with what Gmail, Yahoo and Outlook demand of senders."""
+    import asyncio
+
     from mta.domain import normalised_domain
     from mta.domain_check import DomainCheck, PublicKey, Sender
 
@@ -91,14 +94,16 @@ async def _keys(parts: Any, domain: str, tenant: str | None) -> list[Any]:
     return []
 
 
-def _resolver(settings: Settings) -> Any:
+def _resolver(settings: "Settings") -> Any:
+    from config.settings import endpoint
     from mta.resolver import Resolver
 
     servers = [endpoint(server, 53) for server in settings.delivery.nameservers]
     return Resolver(nameservers=[server.host for server in servers], port=servers[0].port if servers else 53)
 
 
-def _listeners(settings: Settings) -> list[tuple[str, str, int]]:
+def _listeners(settings: "Settings") -> list[tuple[str, str, int]]:
+    from config.settings import endpoint
     from mta.supervisor import addresses
 
     return [(option, *endpoint(address)) for option, address in addresses(settings)]

@@ -1,13 +1,11 @@
 """`heed webhook` and `heed events`: who is told what became of mail, and the same for people and files."""
 
-import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-import orjson
 import typer
 
 from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
@@ -121,6 +119,8 @@ def events_tail(
     begin = _time(since)
 
     async def show(parts: Any) -> None:
+        import asyncio
+
         from mta.event_records import Records
 
         _, stream = _hooks(parts)
@@ -198,6 +198,8 @@ async def _pages(
 
 
 async def _print(records: Any, batch: Sequence[Any]) -> None:
+    import orjson
+
     for record in await records.records(batch, addresses=False):
         sys.stdout.write(orjson.dumps(record).decode() + "\n")
     sys.stdout.flush()

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.summary import STATES
 from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of, table
 
 
@@ -28,6 +27,8 @@ def queue(
     """Show what is queued by tenant, campaign, state and site, with the oldest message and the next attempt."""
 
     async def look(parts: Any) -> dict[str, Any]:
+        from mta.summary import STATES
+
         summary = parts.summary
         await summary.refresh_now()
         totals = await summary.totals()

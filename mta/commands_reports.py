@@ -1,6 +1,5 @@
 """`heed report` and `heed usage`: what became of a campaign, in aggregates; and what tenants have used."""
 
-import asyncio
 import csv
 import sys
 from datetime import UTC, datetime
@@ -83,6 +82,8 @@ def usage(
 
 async def _caught_up(parts: Any) -> Any:
     """The tallies, with everything counted that has happened."""
+    import asyncio
+
     from mta.events import Events
     from mta.tally import Tallies
 

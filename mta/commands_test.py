@@ -1,6 +1,5 @@
 """`heed sink` and `heed send`: a test MX, and a test campaign."""
 
-import asyncio
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +23,8 @@ def sink_run(
     overrides: Set = None,
 ) -> None:
     """Run a sink in the foreground until SIGTERM; prints what it counted at the end."""
+    import asyncio
+
     from mta.sink import Behaviour, run_sink
 
     host, port = address_of(listen or settings_of(config, overrides).sink.listen, "--listen")
@@ -81,6 +82,8 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send a test campaign to a running daemon, every message to other readers, with a progress bar."""
+    import asyncio
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mta.send import Campaign, Result

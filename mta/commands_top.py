@@ -1,21 +1,20 @@
 """`heed top`: the screen of top.py, read anew each second until q or Ctrl-C; --once prints it once, for pipes."""
 
-import asyncio
 import select
 import sys
 import termios
 import time
 import tty
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from config.settings import Settings, endpoint
 from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 _EVERY_SECONDS = 1.0
 
@@ -30,6 +29,8 @@ def top(
     settings = settings_of(config, overrides)
 
     async def watch(parts: Any) -> None:
+        import asyncio
+
         from rich.live import Live
 
         from mta.top import screen
@@ -52,14 +53,16 @@ def top(
         run_with_parts(settings, watch)
 
 
-async def _reading(parts: Any, settings: Settings) -> Any:
+async def _reading(parts: Any, settings: "Settings") -> Any:
+    import asyncio
+
     from config.database import DatabaseUnavailable
-    from mta.commands_look import node_state
+    from mta.inquiry import node_metrics, node_state
     from mta.orders import Reach
     from mta.summary import STATES
     from mta.top import Reading
 
-    state, metrics = await asyncio.to_thread(node_state, settings), await asyncio.to_thread(_metrics, settings)
+    state, metrics = await asyncio.to_thread(node_state, settings), await asyncio.to_thread(node_metrics, settings)
     now = time.time()
     try:
         totals = await parts.summary.totals()
@@ -77,25 +80,6 @@ async def _reading(parts: Any, settings: Settings) -> Any:
         return Reading(now, state, metrics, trouble="the database does not answer")
     counts = {name: totals[name]["recipients"] if name in totals else 0 for name in STATES}
     return Reading(now, state, metrics, counts, campaigns, age)
-
-
-def _metrics(settings: Settings) -> dict[str, float]:
-    """The node's metrics, summed as metrics.history.read() does; empty when no daemon answers."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    host, port = endpoint(settings.metrics.listen)
-    try:
-        with urllib.request.urlopen(f"http://{host or '127.0.0.1'}:{port}/metrics", timeout=1) as answer:  # ours
-            text = answer.read().decode()
-    except (OSError, urllib.error.URLError):
-        return {}
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found[sample.name] = found.get(sample.name, 0.0) + sample.value
-            if len(sample.labels) == 1:
-                found[f"{sample.name}{{{next(iter(sample.labels.values()))}}}"] = sample.value
-    return found
 
 
 @contextmanager

@@ -103,3 +103,23 @@ def reply(outcome: Outcome) -> str:
 def said_by_peer(status: str, diagnostic: str) -> str:
     """Status and text, which may begin with the status already."""
     return diagnostic if diagnostic.startswith(status) else f"{status} {diagnostic}".rstrip()
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """One event of a trace, as JSON has it, in a line."""
+    parts = [f"{event['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3], event["queue_id"], event["type"], event["recipient"]]
+    if "recipients" in event:
+        parts.append(f"{event['recipients']} recipients")
+    if "reply_code" in event:
+        parts.append(str(event["reply_code"]))
+    if "status" in event:
+        parts.append(said_by_peer(event["status"], event.get("diagnostic", "")))
+    if "remote_mta" in event:
+        parts.append(f"by {event['remote_mta']}")
+    if "attempt_ms" in event:
+        parts.append(f"in {event['attempt_ms']} ms")
+    if "due_at" in event:
+        parts.append(f"next {event['due_at']:%Y-%m-%d %H:%M:%S}")
+    if "node" in event:
+        parts.append(f"at {event['node']}")
+    return "  ".join(part for part in parts if part)

@@ -1,37 +1,38 @@
 """How the parts fit together: what every process of the daemon, and every command of the CLI, is built from.
 
-The composition root. It alone knows both the settings and the classes; everything else gets plain values.
+The composition root. It alone knows both the settings and the classes; everything else gets plain values. A part is
+made, and its module imported, when it is first asked for: a command does not wait for what only a worker needs.
 """
 
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bounce.policy import Policy as BouncePolicy
 from config.database import Database, migrate
 from config.keyring import Keyring
-from config.postgres import EmbeddedPostgres
 from config.settings import Settings, endpoint
 from mta.accounts import Accounts
-from mta.dkim_keys import DkimKeys
-from mta.hygiene import Hygiene
-from mta.identifiers import MessageIds
-from mta.notices import Notices
-from mta.order_store import OrderStore
-from mta.outcomes import Recorder
-from mta.queue import Queue, cancel_suppressed
-from mta.render import Identity, Renderer
-from mta.resolver import Resolver
-from mta.routing import Router, parse_next_hop
-from mta.summary import Summary
-from mta.tracing import Tracing
 from suppression.digest import Digest, Effect, effect_of
-from suppression.entry import Entry
-from suppression.log import SuppressionLog
-from suppression.tokens import Tokens
+
+if TYPE_CHECKING:
+    from mta.dkim_keys import DkimKeys
+    from mta.hygiene import Hygiene
+    from mta.identifiers import MessageIds
+    from mta.notices import Notices
+    from mta.order_store import OrderStore
+    from mta.outcomes import Recorder
+    from mta.queue import Queue
+    from mta.render import Renderer
+    from mta.routing import Router
+    from mta.summary import Summary
+    from mta.tracing import Tracing
+    from suppression.entry import Entry
+    from suppression.log import SuppressionLog
+    from suppression.tokens import Tokens
 
 
 class Paths:
@@ -66,7 +67,7 @@ class Parts:
         keyring: Keyring,
         *,
         worker_id: int = 0,
-        on_appended: Callable[[Sequence[Entry]], None] | None = None,
+        on_appended: "Callable[[Sequence[Entry]], None] | None" = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
@@ -74,42 +75,116 @@ class Parts:
         self.database = database
         self.keyring = keyring
         self.now = now
-        self.digest = Digest(keyring.digest_key)
-        self.tokens = Tokens(keyring)
         self.accounts = Accounts(database, keyring)
-        self.orders = OrderStore(database, now)
-        self.summary = Summary(database)
-        self.tracing = Tracing(database)
-        self.queue = Queue(database, worker_id, socket.gethostname())
-        self.dkim_keys = DkimKeys(database, keyring, time.monotonic)
-        self.log = SuppressionLog(database, self.digest, self._cancel, on_appended)
-        bounces = settings.bounces
-        policy = BouncePolicy(threshold=bounces.suppress_after, window_days=bounces.window_days)
-        self.hygiene = Hygiene(database, self.log, self.digest, policy, now=now)
-        self.ids = MessageIds(worker_id, now)
-        self.notices = Notices(
+        self.digest = Digest(keyring.digest_key)
+        self._worker_id = worker_id
+        self._on_appended = on_appended
+
+    @cached_property
+    def tokens(self) -> "Tokens":
+        """What is in unsubscribe links and return paths."""
+        from suppression.tokens import Tokens
+
+        return Tokens(self.keyring)
+
+    @cached_property
+    def orders(self) -> "OrderStore":
+        """What operators have ordered."""
+        from mta.order_store import OrderStore
+
+        return OrderStore(self.database, self.now)
+
+    @cached_property
+    def summary(self) -> "Summary":
+        """The queue, counted."""
+        from mta.summary import Summary
+
+        return Summary(self.database)
+
+    @cached_property
+    def tracing(self) -> "Tracing":
+        """What happened to a message or a recipient."""
+        from mta.tracing import Tracing
+
+        return Tracing(self.database)
+
+    @cached_property
+    def queue(self) -> "Queue":
+        """The queue, for this worker."""
+        from mta.queue import Queue
+
+        return Queue(self.database, self._worker_id, socket.gethostname())
+
+    @cached_property
+    def dkim_keys(self) -> "DkimKeys":
+        """The keys that mail is signed with."""
+        from mta.dkim_keys import DkimKeys
+
+        return DkimKeys(self.database, self.keyring, time.monotonic)
+
+    @cached_property
+    def log(self) -> "SuppressionLog":
+        """The suppression log; its commits cancel what is queued."""
+        from mta.queue import cancel_suppressed
+        from suppression.log import SuppressionLog
+
+        async def cancel(connection: Any, entries: "Sequence[Entry]") -> list[int]:
+            return await cancel_suppressed(connection, _stops(entries), self.now())
+
+        return SuppressionLog(self.database, self.digest, cancel, self._on_appended)
+
+    @cached_property
+    def hygiene(self) -> "Hygiene":
+        """What refusals and reports say about people."""
+        from bounce.policy import Policy
+        from mta.hygiene import Hygiene
+
+        bounces = self.settings.bounces
+        policy = Policy(threshold=bounces.suppress_after, window_days=bounces.window_days)
+        return Hygiene(self.database, self.log, self.digest, policy, now=self.now)
+
+    @cached_property
+    def ids(self) -> "MessageIds":
+        """Ids for new messages."""
+        from mta.identifiers import MessageIds
+
+        return MessageIds(self._worker_id, self.now)
+
+    @cached_property
+    def notices(self) -> "Notices":
+        """What senders are told."""
+        from mta.notices import Notices
+
+        return Notices(
             self.queue,
             self.accounts,
             self.digest,
             self.ids,
-            hostname=settings.identity.hostname,
-            lifetime_seconds=settings.delivery.lifetime_seconds,
-            now=now,
+            hostname=self.settings.identity.hostname,
+            lifetime_seconds=self.settings.delivery.lifetime_seconds,
+            now=self.now,
         )
 
-    def recorder(self, queue: Queue) -> Recorder:
+    def recorder(self, queue: "Queue") -> "Recorder":
         """What writes outcomes, for this worker's queue or a dead one's."""
+        from mta.outcomes import Recorder
+
         return Recorder(queue, compose=self.notices.compose, suppress=self.hygiene.note_refusals)
 
-    def renderer(self) -> Renderer:
+    def renderer(self) -> "Renderer":
         """What makes mail of templates."""
+        from mta.render import Identity, Renderer
+
         settings = self.settings
         identity = Identity(settings.identity.hostname, settings.identity.mail_domain, settings.web_url, "heed")
         strip = frozenset({settings.submission.campaign_header.lower().encode()})
         return Renderer(identity, self.tokens, self.now, strip=strip)
 
-    def router(self) -> Router:
+    def router(self) -> "Router":
         """Where mail goes, by the configuration."""
+        from mta.resolver import Resolver
+        from mta.routing import Router, parse_next_hop
+
         delivery = self.settings.delivery
         next_hop = parse_next_hop(delivery.next_hop) if delivery.next_hop else None
         if next_hop is None and self.settings.sandbox:
@@ -127,18 +202,20 @@ class Parts:
             now=self.now,
         )
 
-    async def _cancel(self, connection: Any, entries: Sequence[Entry]) -> list[int]:
-        """The hook by which a suppression's commit cancels what is queued for that person in that scope."""
-        stops = [
-            (entry.person, int(entry.scope), entry.tenant_id, entry.list_id, _stops_all(entry))
-            for entry in entries
-            if entry.scope is not None
-        ]
-        return await cancel_suppressed(connection, stops, self.now())
+    async def close(self) -> None:
+        """Finish what parts still have to do; the database stays open."""
+        if "log" in vars(self):  # it was made
+            await self.log.close()
 
 
-def _stops_all(entry: Entry) -> bool:
-    return entry.scope is not None and entry.kind is not None and effect_of(entry.scope, entry.kind) is Effect.ALL
+def _stops(entries: "Sequence[Entry]") -> list[tuple[int, int, int, int, bool]]:
+    """What the entries stop: person, scope, tenant, list, and whether transactional mail is stopped too."""
+    return [
+        (entry.person, int(entry.scope), entry.tenant_id, entry.list_id, all_mail)
+        for entry in entries
+        if entry.scope is not None
+        for all_mail in [entry.kind is not None and effect_of(entry.scope, entry.kind) is Effect.ALL]
+    ]
 
 
 @asynccontextmanager
@@ -146,14 +223,7 @@ async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
     """The parts for a command: connects, starts Heed's own database where that is needed, and brings it up to date."""
     paths = Paths(settings.data_dir)
     paths.make()
-    server: EmbeddedPostgres | None = None
-    if settings.database.url is None:
-        server = EmbeddedPostgres(paths.data_dir)
-        await server.start()
-        url = server.url
-    else:
-        url = settings.database.url.get_secret_value()
-    try:
+    async with _database_url(settings, paths) as url:
         await migrate(url)
         timeout = settings.database.command_timeout_seconds
         database = await Database.open(url, size=2, application_name=name, command_timeout_seconds=timeout)
@@ -161,12 +231,22 @@ async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
             parts = Parts(settings, database, Keyring.load_or_create(paths.keys))
             await parts.accounts.check_installation()
             yield parts
-            await parts.log.close()
+            await parts.close()
         finally:
             await database.close()
+
+
+@asynccontextmanager
+async def _database_url(settings: Settings, paths: Paths) -> AsyncIterator[str]:
+    """The configured database's; or that of Heed's own, which runs meanwhile."""
+    if settings.database.url is not None:
+        yield settings.database.url.get_secret_value()
+        return
+    from config.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(paths.data_dir)
+    await server.start()
+    try:
+        yield server.url
     finally:
-        if server is not None:
-            await server.stop()
-
-
-__all__ = ["Parts", "Paths", "opened"]
+        await server.stop()

@@ -2,25 +2,26 @@
 
 Exit codes: 0 done, 1 could not be done, 2 wrong use or configuration. No traceback for anything that an operator can
 meet, and no address in any output unless it was given on the command line.
+
+Modules of commands import what they need where they need it: every start of `heed` loads all of these modules, and an
+operator waits for it.
 """
 
-import asyncio
+import getpass
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from config.settings import Endpoint, Settings, SettingsError, endpoint
-from config.sources import load
+if TYPE_CHECKING:
+    from config.settings import Endpoint, Settings
 
-OUT = Console(highlight=False, soft_wrap=True)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, soft_wrap=True, emoji=False)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Config = Annotated[
     list[Path] | None, typer.Option("--config", "-c", help="TOML file; may be given again, later ones win.")
@@ -33,8 +34,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 T = TypeVar("T")
 
 
-def address_of(text: str, option: str) -> Endpoint:
+def address_of(text: str, option: str) -> "Endpoint":
     """A host and port given as an option, or exit code 2."""
+    from config.settings import endpoint
+
     try:
         return endpoint(text)
     except ValueError as error:
@@ -46,8 +49,19 @@ class Failed(Exception):
     """The command could not do what it was asked for; the text says why and what would help."""
 
 
-def settings_of(config: list[Path] | None, overrides: list[str] | None) -> Settings:
+def operator() -> str:
+    """Who is at the keyboard."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Settings":
     """The configuration, or exit code 2 with everything that is wrong with it."""
+    from config.settings import SettingsError
+    from config.sources import load
+
     try:
         return load(config or [], overrides or [])
     except SettingsError as error:
@@ -56,8 +70,10 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> Setti
         raise typer.Exit(2) from None
 
 
-def run_with_parts(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
+def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
     """Run something that needs the database, and turn what an operator can meet into a message and exit code 1."""
+    import asyncio
+
     from config.cluster import PostgresError
     from config.database import DatabaseUnavailable, MigrationError
     from config.keyring import KeyringError
@@ -84,11 +100,16 @@ def run_with_parts(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T
 
 def print_json(value: object) -> None:
     """One JSON value on standard output; times in UTC."""
+    import orjson
+
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n")
 
 
 def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
     """A table for people."""
+    from rich.table import Table
+    from rich.text import Text
+
     if not rows:
         OUT.print(empty)
         return

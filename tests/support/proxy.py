@@ -1,7 +1,7 @@
 """A way to the database that can be cut: at once, or in the moment between a commit and its answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -24,15 +24,19 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def _cut_late(self, writers: Iterable[asyncio.StreamWriter]) -> None:
+        """Break what was cut while it was on its way."""
+        if not self.open:
+            for writer in writers:
+                writer.transport.abort()
+
     async def serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if not self.open:
             back.transport.abort()
             return
         server, on = await self._connect()
         self._writers |= {back, on}
-        if not self.open:  # cut while this one was on its way
-            on.transport.abort()
-            back.transport.abort()
+        self._cut_late((back, on))
         ways = (asyncio.create_task(self._pass(client, on)), asyncio.create_task(self._answer(server, back)))
         self._tasks.update(ways)
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -109,6 +111,20 @@ def test_a_module_opens_with_its_contract(module: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_what_it_is(package: str) -> None:
     assert f"{package}/__init__.py" in MODULES
+
+
+# What a start of the command may not load before it knows what is wanted, and what a command may not load unasked.
+SLOW_TO_LOAD = {"asyncio", "asyncpg", "cryptography", "pydantic_settings", "structlog", "prometheus_client"}
+OF_WORKERS_ALONE = {"numpy", "dns", "aiosmtplib", "aiosmtpd", "aiohttp", "dkim", "publicsuffixlist"}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"), [("mta.cli", SLOW_TO_LOAD | OF_WORKERS_ALONE), ("mta.parts", OF_WORKERS_ALONE)]
+)
+def test_operators_do_not_wait_for_imports(module: str, unwanted: set[str]) -> None:
+    script = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert set(loaded.stdout.split()) & unwanted == set()
 
 
 def texts(module: str) -> Iterator[tuple[int, str]]:
