@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands_accounts.tenants, name="tenant")
+app.add_typer(commands_accounts.groups, name="group")
 app.add_typer(commands_accounts.credentials, name="credential")
 app.add_typer(commands_accounts.dkim, name="dkim")
 app.add_typer(commands_campaign.campaigns, name="campaign")

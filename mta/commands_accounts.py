@@ -1,4 +1,4 @@
-"""`heed tenant`, `heed credential` and `heed dkim`: who may submit, and with which keys their mail is signed."""
+"""`heed tenant`, `heed group`, `heed credential`, `heed dkim`: who may submit, and how their mail is signed."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,6 +7,7 @@ import typer
 from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
 
 tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
+groups = typer.Typer(help="Groups of tenants that share one policy.", no_args_is_help=True)
 credentials = typer.Typer(help="User names and passwords for submission.", no_args_is_help=True)
 dkim = typer.Typer(help="DKIM keys of a tenant's domains.", no_args_is_help=True)
 
@@ -36,6 +37,57 @@ def tenant_list(config: Config = None, overrides: Set = None, as_json: Json = Fa
         (row["id"], row["name"], row["credentials"], f"{row['created_at']:%Y-%m-%d}") for row in rows
     ]
     table("id", "tenant", "credentials", "since", rows=shown, empty="There are no tenants.")
+
+
+@groups.command("add")
+def group_add(
+    name: Annotated[str, typer.Argument(help="The group's name.")],
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make a group. An unsubscribe from everything that one of its tenants offers will bind them all."""
+    made = run_with_parts(settings_of(config, overrides), lambda parts: parts.groups.add(name))
+    if as_json:
+        print_json({"id": made.id, "name": made.name})
+    else:
+        OUT.print(f"Group {made.name} is made; `heed group join {made.name} TENANT` lets a tenant join it.")
+
+
+@groups.command("join")
+def group_join(
+    group: Annotated[str, typer.Argument(help="The group.")],
+    tenant: TenantName,
+    reason: Annotated[str, typer.Option(help="Kept in the log; an address in it is cut out.")] = "",
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Let a tenant join a group, for ever: what was said to the group before binds it too, and nothing unbinds it."""
+    import getpass
+
+    async def join(parts: Any) -> Any:
+        owner = await parts.accounts.tenant(tenant)
+        return await parts.groups.join(await parts.groups.by_name(group), owner.id, getpass.getuser(), reason)
+
+    entry = run_with_parts(settings_of(config, overrides), join)
+    if as_json:
+        print_json({"position": entry.position if entry else None, "already": entry is None})
+    elif entry is None:
+        OUT.print(f"{tenant} is in group {group} already.", markup=False)
+    else:
+        OUT.print(f"{tenant} is in group {group}, by entry {entry.position} of the log.", markup=False)
+
+
+@groups.command("list")
+def group_list(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Show all groups and their tenants."""
+    found = run_with_parts(settings_of(config, overrides), lambda parts: parts.groups.all())
+    if as_json:
+        print_json([{"id": group.id, "name": group.name, "tenants": group.tenants} for group in found])
+        return
+    rows: list[tuple[object, ...]] = [(group.id, group.name, ", ".join(group.tenants)) for group in found]
+    table("id", "group", "tenants", rows=rows, empty="There are no groups.")
 
 
 @credentials.command("add")

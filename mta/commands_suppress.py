@@ -18,12 +18,17 @@ suppress = typer.Typer(help="Suppressions: who gets no more mail.", no_args_is_h
 Address = Annotated[str, typer.Argument(help="The address.", show_default=False)]
 TenantOption = Annotated[str, typer.Option("--tenant", help="For this tenant's mail; without it, for everybody's.")]
 ListOption = Annotated[str, typer.Option("--list", help="Only for this list of the tenant.")]
+GroupOption = Annotated[str, typer.Option("--group", help="For the mail of every tenant of this group.")]
 
 
-async def scope_of(parts: Any, tenant: str, list_name: str) -> tuple[Any, int, int]:
-    """Scope, tenant id and list id of what the options name."""
+async def scope_of(parts: Any, tenant: str, list_name: str, group: str = "") -> tuple[Any, int, int]:
+    """Scope, tenant id, and list or group id of what the options name."""
     from suppression.digest import Scope
 
+    if group:
+        if tenant or list_name:
+            raise Failed("--group names all tenants of a group: leave --tenant and --list out")
+        return Scope.GROUP, 0, (await parts.groups.by_name(group)).id
     if not tenant:
         if list_name:
             raise Failed("--list names a list of a tenant: give --tenant too")
@@ -49,6 +54,7 @@ def add(
     address: Address,
     tenant: TenantOption = "",
     list_name: ListOption = "",
+    group: GroupOption = "",
     kind: Annotated[
         Literal["unsubscribe", "complaint", "hard-bounce", "manual", "legal"], typer.Option(help="Why.")
     ] = "manual",
@@ -62,7 +68,7 @@ def add(
     from suppression.entry import Channel, NewEntry
 
     async def append(parts: Any) -> Any:
-        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         meant = Kind[kind.upper().replace("-", "_")]
         person = person_of(parts, address)
         entry = NewEntry(person, scope, meant, tenant_id, list_id, Channel.CLI, getpass.getuser(), reason=reason)
@@ -91,17 +97,16 @@ def check(
     async def find(parts: Any) -> list[dict[str, Any]]:
         _, tenant_id, list_id = await scope_of(parts, tenant, list_name)
         person = person_of(parts, address)
-        found = await parts.log.in_force(parts.digest.keys(person, tenant_id, list_id))
+        found = await parts.log.in_force(await parts.keys(person, tenant_id, list_id))
         return [await describe(parts, entry) for entry in found]
 
     found = run_with_parts(settings_of(config, overrides), find)
     if as_json:
         print_json(found)
     else:
-        rows: list[tuple[object, ...]] = [
-            (f["position"], f["at"], f["scope"], f["tenant"], f["list"], f["kind"], f["channel"]) for f in found
-        ]
-        columns = ("entry", "time", "scope", "tenant", "list", "kind", "channel")
+        columns = ("position", "at", "scope", "tenant", "list", "group", "kind", "channel")
+        rows: list[tuple[object, ...]] = [tuple(each[name] for name in columns) for each in found]
+        columns = ("entry", "time", *columns[2:])
         table(*columns, rows=rows, empty="Not suppressed.")
     if not found:
         raise typer.Exit(3)
@@ -116,7 +121,8 @@ async def describe(parts: Any, entry: Any) -> dict[str, Any]:
         "at": f"{datetime.datetime.fromtimestamp(entry.at, datetime.UTC):%Y-%m-%d %H:%M:%S.%f}",
         "scope": entry.scope.name.lower(),
         "tenant": await parts.accounts.tenant_name(entry.tenant_id) if entry.tenant_id else "",
-        "list": await parts.accounts.list_name(entry.list_id),
+        "list": "" if entry.group_id else await parts.accounts.list_name(entry.list_id),
+        "group": await parts.groups.name(entry.group_id) if entry.group_id else "",
         "kind": entry.kind.name.lower().replace("_", "-"),
         "channel": entry.channel,
         "reason": entry.reason,
@@ -129,6 +135,7 @@ def remove(
     reason: Annotated[str, typer.Option(help="Why it may be lifted; kept in the log for ever.")],
     tenant: TenantOption = "",
     list_name: ListOption = "",
+    group: GroupOption = "",
     kind: Annotated[
         Literal["complaint", "hard-bounce", "manual", "legal", "unsubscribe"], typer.Option(help="What is lifted.")
     ] = "manual",
@@ -150,7 +157,7 @@ def remove(
         raise typer.Exit(2)
 
     async def lift(parts: Any) -> Any:
-        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         person = person_of(parts, address)
         wanted = Lift(person, scope, frozenset({meant}), tenant_id, list_id, Channel.CLI, getpass.getuser(), reason)
         async with parts.log.appending() as appending:
@@ -171,6 +178,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="CSV with an address or digest column, or one address a line.")],
     tenant: TenantOption = "",
     list_name: ListOption = "",
+    group: GroupOption = "",
     kind: Annotated[
         Literal["unsubscribe", "complaint", "hard-bounce", "manual", "legal"],
         typer.Option(help="For rows that say nothing of it."),
@@ -192,7 +200,7 @@ def import_(
     columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
 
     async def work(parts: Any) -> Done:
-        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         meant = Kind[kind.upper().replace("-", "_")]
         order = ImportOrder(file, scope, meant, tenant_id, list_id, getpass.getuser(), reason)
         with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
@@ -322,7 +330,8 @@ def prove(
             raise Failed("that is neither an address nor a token nor a digest") from None
         consents = Consents(parts.database, parts.log)
         bound = parts.settings.suppression.max_staleness
-        return await story_of(person, parts.log, consents, parts.queue.attempts_of, parts.digest, bound)
+        parts.scopes.learn(await parts.groups.members())
+        return await story_of(person, parts.log, consents, parts.queue.attempts_of, parts.scopes, bound)
 
     story = run_with_parts(settings_of(config, overrides), work)
     if as_json:

@@ -34,8 +34,9 @@ from mta.queue import ClaimedRow, Completion, FinalState, Queue
 from mta.routing import Route, Router
 from mta.session import Session, SessionLost, Withheld
 from mta.vault import Address, VaultError
-from suppression.digest import Digest, MessageClass
+from suppression.digest import MessageClass
 from suppression.gate import Gate, Verdict
+from suppression.scopes import Scopes
 
 _LOG = structlog.get_logger(__name__)
 _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind in MessageClass}
@@ -81,7 +82,7 @@ class Delivery:
         contents: Contents,
         router: Router,
         gate: Gate,
-        digest: Digest,
+        scopes: Scopes,
         room: Room,
         policy: RetryPolicy,
         limits: Limits,
@@ -95,7 +96,7 @@ class Delivery:
         self._contents = contents
         self._router = router
         self._gate = gate
-        self._digest = digest
+        self._scopes = scopes
         self._room = room
         self._policy = policy
         self._limits = limits
@@ -146,10 +147,11 @@ class Delivery:
                     campaign.id,
                     submission.message_class,
                     recipient.person,
-                    recipient.keys or self._digest.keys(recipient.person, campaign.tenant_id, submission.list_id),
+                    recipient.keys or self._scopes.keys(recipient.person, campaign.tenant_id, submission.list_id),
                     recipient.address,
                     stored.received_at,
                     stored.expires_at,
+                    scoped_at=submission.scoped_at if recipient.keys else self._scopes.position,
                 )
             )
 
@@ -239,13 +241,14 @@ class Delivery:
             row.campaign_id,
             row.message_class,
             row.person,
-            self._digest.keys(row.person, row.tenant_id, row.list_id),
+            self._scopes.keys(row.person, row.tenant_id, row.list_id),
             address,
             row.received_at,
             row.expires_at,
             row.attempts,
             row.delay_reported,
             row.last_outcome,
+            self._scopes.position,
         )
         self._open_recipients[row.message_id] = self._open_recipients.get(row.message_id, 0) + 1
         if not readable:
@@ -273,7 +276,7 @@ class Delivery:
         now = self._now()
         if now >= lease.expires_at:
             self._complete(expire(lease, self._policy, now=now))
-        elif self._gate.allows(lease.keys, lease.message_class) is Verdict.SUPPRESSED:
+        elif self._verdict(lease) is Verdict.SUPPRESSED:
             self._withhold(lease, "claim")
         elif not self._stopped(lease):
             route = self._routes.get(lease.domain)
@@ -281,6 +284,13 @@ class Delivery:
                 self._place(lease, route)
             else:
                 self._look_up(lease)
+
+    def _verdict(self, lease: Lease) -> Verdict:
+        """What the gate says now, by keys that know every group that a tenant has joined meanwhile."""
+        if lease.scoped_at != self._scopes.position:
+            lease.keys = self._scopes.keys(lease.person, lease.tenant_id, lease.list_id)
+            lease.scoped_at = self._scopes.position
+        return self._gate.allows(lease.keys, lease.message_class)
 
     # --- routes
 
@@ -374,7 +384,7 @@ class Delivery:
                 if lease is None:
                     if site.sessions > self._limit() or not await self._work(site):
                         break
-                elif self._gate.allows(lease.keys, lease.message_class) is Verdict.STALE or not self._orders.fresh():
+                elif self._verdict(lease) is Verdict.STALE or not self._orders.fresh():
                     site.queue.push(lease, first=True)
                     await asyncio.sleep(_GATE_SECONDS)
                 elif not self._stopped(lease, site.key):
@@ -501,7 +511,7 @@ class Delivery:
             return
 
         def check() -> Withheld | None:
-            verdict = self._gate.allows(lease.keys, lease.message_class)
+            verdict = self._verdict(lease)
             lease.handed_at = self._now()
             if verdict is not Verdict.OPEN:
                 return Withheld(stale=verdict is Verdict.STALE)

@@ -17,13 +17,18 @@ class Descriptions:
         self._parts = parts
 
     async def describe(self, token: Token) -> Description | None:
-        """Sender, list and masked address of a token."""
+        """Sender, list, masked address and partners of a token."""
         accounts = self._parts.accounts
         return Description(
             await accounts.tenant_name(token.tenant_id),
             await accounts.list_name(token.list_id),
             await self._masked(token),
+            await self._partners(token.tenant_id),
         )
+
+    async def _partners(self, tenant_id: int) -> str:
+        others = [each for each in self._parts.scopes.partners(tenant_id) if each != tenant_id]
+        return ", ".join([await self._parts.accounts.tenant_name(each) for each in others])
 
     async def _masked(self, token: Token) -> str:
         found = await self._parts.queue.person_of(token.message_id, token.person)

@@ -53,7 +53,8 @@ SELECT
 
 -- name: withdrawals
 -- Unsubscribes and complaints behind a position of the log; tenant 0: of all.
-SELECT l.position, l.at, l.kind, l.tenant_id, l.list_id, l.campaign_id, l.message_id, l.person, l.channel, l.reason
+SELECT l.position, l.at, l.kind, l.tenant_id, CASE WHEN l.scope = 4 THEN 0 ELSE l.list_id END AS list_id, l.campaign_id,
+    l.message_id, l.person, l.channel, l.reason
 FROM suppression_log l
 WHERE l.position > $1 AND l.position <= $2 AND l.action = 1 AND l.kind IN (1, 2) AND ($3 = 0 OR l.tenant_id = $3)
 ORDER BY l.position;

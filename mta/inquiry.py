@@ -160,15 +160,14 @@ async def _explain_site(parts: Parts, site: str, state: Any, now: float) -> list
 
 
 async def _suppression(parts: Parts, person: int, tenant_id: int, list_id: int, transactional: bool) -> list[str]:
-    entries = await parts.log.in_force(parts.digest.keys(person, tenant_id, list_id))
+    entries = await parts.log.in_force(await parts.keys(person, tenant_id, list_id))
     stopping = [entry for entry in entries if entry.effect == 2 or not transactional]
     return sentences.of_suppression(stopping, bool(stopping))
 
 
 async def _everywhere(parts: Parts, person: int) -> list[str]:
     """Every suppression of a person that is in force, of whatever tenant and list."""
-    places = {(entry.tenant_id, entry.list_id) for entry in await parts.log.read_person(person)}
-    keys = {key for place in places for key in parts.digest.keys(person, *place)}
+    keys = {entry.key for entry in await parts.log.read_person(person)}
     entries = await parts.log.in_force(keys) if keys else []
     return sentences.of_suppression(entries, bool(entries))
 

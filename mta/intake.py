@@ -57,6 +57,7 @@ class Submission:
     raw: bytes = field(repr=False)
     message: Message | None = field(default=None, repr=False)
     release_at: float = 0.0
+    scoped_at: int = 0  # which groups the recipients' keys know of (Scopes.position)
     withheld: Sequence[Recipient] = ()  # suppressed before the message was taken; an event is what is kept of them
 
 

@@ -33,6 +33,7 @@ class Lease:
     attempts: int = 0
     delay_reported: bool = False
     last_outcome: Outcome | None = None
+    scoped_at: int = 0  # which groups the keys know of (Scopes.position)
     handed_at: float = 0.0  # when content and final dot of the last attempt were handed to the socket
 
     def completion(

@@ -17,6 +17,7 @@ from config.keyring import Keyring
 from config.settings import Settings, endpoint
 from mta.accounts import Accounts
 from suppression.digest import Digest, Effect, effect_of
+from suppression.scopes import Scopes
 
 if TYPE_CHECKING:
     from mta.dkim_keys import DkimKeys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mta.summary import Summary
     from mta.tracing import Tracing
     from suppression.entry import Entry
+    from suppression.groups import Groups
     from suppression.log import SuppressionLog
     from suppression.tokens import Tokens
 
@@ -77,8 +79,16 @@ class Parts:
         self.now = now
         self.accounts = Accounts(database, keyring)
         self.digest = Digest(keyring.digest_key)
+        self.scopes = Scopes(self.digest)
         self._worker_id = worker_id
         self._on_appended = on_appended
+
+    @cached_property
+    def groups(self) -> "Groups":
+        """Tenants that share one policy."""
+        from suppression.groups import Groups
+
+        return Groups(self.database, self.log)
 
     @cached_property
     def tokens(self) -> "Tokens":
@@ -164,6 +174,11 @@ class Parts:
             lifetime_seconds=self.settings.delivery.lifetime_seconds,
             now=self.now,
         )
+
+    async def keys(self, person: int, tenant_id: int, list_id: int) -> tuple[int, ...]:
+        """Scope keys by the groups as the database has them now: for commands, which follow no log."""
+        self.scopes.learn(await self.groups.members())
+        return self.scopes.keys(person, tenant_id, list_id)
 
     def recorder(self, queue: "Queue") -> "Recorder":
         """What writes outcomes, for this worker's queue or a dead one's."""

@@ -44,7 +44,8 @@ class Proof:
         parts = self._parts
         deliveries = await parts.queue.delivered_between(since, upto)
         bound = parts.settings.suppression.max_staleness
-        late = await late_deliveries(parts.log, deliveries, parts.digest, bound) if deliveries else []
+        parts.scopes.learn(await parts.groups.members())
+        late = await late_deliveries(parts.log, deliveries, parts.scopes, bound) if deliveries else []
         registry.compared.inc(len(deliveries))
         registry.sends_after_suppression.inc(len(late))
         if late:

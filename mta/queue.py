@@ -439,8 +439,8 @@ async def cancel_suppressed(
 ) -> list[int]:
     """Make final what is queued for suppressed persons, in the transaction that suppresses them.
 
-    stops: (person, scope, tenant id, list id, whether transactional mail is stopped too). Returns how many recipients
-    each of them cancelled.
+    stops: (person, scope, tenant id, list or group id, whether transactional mail is stopped too). Returns how many
+    recipients each of them cancelled.
     """
     numbers = list(range(len(stops)))
     columns = list(zip(*stops, strict=True)) if stops else [(), (), (), (), ()]

@@ -215,6 +215,7 @@ WITH stop AS (
             stop.scope = 1
             OR (stop.scope = 2 AND m.tenant_id = stop.tenant_id)
             OR (stop.scope = 3 AND m.tenant_id = stop.tenant_id AND m.list_id = stop.list_id)
+            OR (stop.scope = 4 AND m.tenant_id IN (SELECT g.tenant_id FROM group_member g WHERE g.group_id = stop.list_id))
         )
     FOR UPDATE OF r SKIP LOCKED
 ), gone AS (

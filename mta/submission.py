@@ -33,6 +33,7 @@ from mta.passwords import Passwords
 from mta.vault import Address, Envelope
 from suppression.digest import Digest, MessageClass
 from suppression.gate import Gate, Verdict
+from suppression.scopes import Scopes
 
 _LOG = structlog.get_logger(__name__)
 
@@ -84,6 +85,7 @@ class Door:
         intake: Intake,
         accounts: Accounts,
         digest: Digest,
+        scopes: Scopes,
         gate: Gate,
         passwords: Passwords,
         orders: Book | None = None,
@@ -93,6 +95,7 @@ class Door:
         self.intake = intake
         self.accounts = accounts
         self.digest = digest
+        self.scopes = scopes
         self.gate = gate
         self.passwords = passwords
         self.orders = orders or Book()
@@ -430,9 +433,9 @@ class SubmissionProtocol(asyncio.Protocol):
         rcpt = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
         if len(transaction.recipients) >= self._door.policy.max_recipients:
             raise CommandError("452 4.5.3 Too many recipients", "recipients")
-        digest = self._door.digest
-        person = digest.person(rcpt.recipient)
-        verdict = self._door.gate.allows(digest.keys(person, self._who.tenant.id, 0), self._who.message_class)
+        person = self._door.digest.person(rcpt.recipient)
+        keys = self._door.scopes.keys(person, self._who.tenant.id, 0)
+        verdict = self._door.gate.allows(keys, self._who.message_class)
         if verdict is Verdict.STALE:
             raise CommandError(_UNAVAILABLE, "unavailable")
         if verdict is Verdict.SUPPRESSED:
@@ -632,7 +635,7 @@ class SubmissionProtocol(asyncio.Protocol):
         door, mail, message_class = self._door, transaction.mail, self._who.message_class
         recipients, withheld = [], []
         for person, rcpt in transaction.recipients.items():
-            keys = door.digest.keys(person, campaign.tenant_id, list_id)
+            keys = door.scopes.keys(person, campaign.tenant_id, list_id)
             recipient = Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys)
             if not list_id or door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED:
                 recipients.append(recipient)
@@ -652,7 +655,16 @@ class SubmissionProtocol(asyncio.Protocol):
         envelope = Envelope(mail.sender, mail.ret, mail.envid, smtputf8, mail.eight_bit or message.eight_bit)
         release_at = mail.release_at(now)
         return Submission(
-            campaign, list_id, message_class, envelope, recipients, content, message, release_at, withheld
+            campaign,
+            list_id,
+            message_class,
+            envelope,
+            recipients,
+            content,
+            message,
+            release_at,
+            door.scopes.position,
+            withheld,
         )
 
     def _committed(self, recipients: int, commit: "asyncio.Future[int]") -> None:

@@ -34,8 +34,9 @@ def subscriber_web(parts: Parts) -> web.Application:
         on_unsubscribed=lambda channel: registry.unsubscribes.labels(str(channel)).inc(),
         on_failed=registry.failed_unsubscribes.inc,
         preferences=True,
+        group_of=parts.scopes.group_of,
     )
-    preferences = PreferencePages(pages, parts.log, consents, parts.digest, parts.queue.lists_of)
+    preferences = PreferencePages(pages, parts.log, consents, parts.digest, parts.scopes, parts.queue.lists_of)
     callers = _Callers(parts)
     api = SuppressionApi(
         parts.log,

@@ -80,6 +80,7 @@ def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) ->
     from mta.accounts import AccountError, WrongInstallation
     from mta.logs import configure
     from mta.parts import opened
+    from suppression.groups import GroupError
 
     configure("warning", "console")
 
@@ -89,7 +90,7 @@ def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) ->
 
     try:
         return asyncio.run(main())
-    except (AccountError, Failed) as error:
+    except (AccountError, Failed, GroupError) as error:
         ERR.print(str(error), markup=False)
     except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation, KeyringError) as error:
         ERR.print(f"database: {error}", markup=False)

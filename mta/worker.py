@@ -75,6 +75,7 @@ class Worker:
             self._index,
             self._feed,
             keeper,
+            parts.scopes,
             poll_seconds=settings.suppression.poll_seconds,
             max_staleness_seconds=settings.suppression.max_staleness,
             last_receipt=receipts.last,
@@ -255,7 +256,7 @@ class Worker:
             contents,
             parts.router(),
             self._gate,
-            parts.digest,
+            parts.scopes,
             self._room,
             policy,
             limits,
@@ -305,7 +306,14 @@ class Worker:
                 settings.submission.max_hold_seconds,
             )
             door = Door(
-                policy, self._intake, self.parts.accounts, self.parts.digest, self._gate, passwords, self._orders
+                policy,
+                self._intake,
+                self.parts.accounts,
+                self.parts.digest,
+                self.parts.scopes,
+                self._gate,
+                passwords,
+                self._orders,
             )
             self._doors.append(door)
             for address in addresses:

@@ -41,6 +41,9 @@ class Scope(IntEnum):
     GROUP = 4
 
 
+_NARROW = frozenset({Scope.TENANT, Scope.LIST})
+
+
 class Kind(IntEnum):
     """Why an address is suppressed."""
 
@@ -60,10 +63,11 @@ class Effect(IntEnum):
 
 
 def effect_of(scope: Scope, kind: Kind) -> Effect:
-    """What an entry stops: only an unsubscribe from a list or a tenant leaves transactional mail alive."""
-    if kind is Kind.UNSUBSCRIBE and scope is not Scope.EVERYTHING:
-        return Effect.CAMPAIGN
-    return Effect.ALL
+    """What an entry stops: only an unsubscribe from a list or a tenant leaves transactional mail alive.
+
+    One from a group is one from everything that the group sends.
+    """
+    return Effect.CAMPAIGN if kind is Kind.UNSUBSCRIBE and scope in _NARROW else Effect.ALL
 
 
 def normalise(address: str) -> str:
@@ -148,11 +152,13 @@ class Digest:
         return int.from_bytes(state.digest(), "big", signed=True)
 
     def key(self, scope: Scope, person: int, tenant_id: int = 0, list_id: int = 0) -> int:
-        """The scope key: signed 64 bits, the lowest clear. For GROUP, `tenant_id` is the id of the group.
+        """The scope key: signed 64 bits, the lowest clear. For GROUP, `list_id` is the id of the group.
 
-        Ids that a scope doesn't have are ignored: the entry may still say through which list it came.
+        Ids that a scope doesn't have are ignored: the entry may still say through which tenant and list it came.
         """
-        if scope is not Scope.LIST:
+        if scope is Scope.GROUP:
+            tenant_id, list_id = list_id, 0
+        elif scope is not Scope.LIST:
             list_id = 0
             if scope is Scope.EVERYTHING:
                 tenant_id = 0
@@ -167,5 +173,5 @@ class Digest:
         if list_id:
             found.append(key(Scope.LIST, person, tenant_id, list_id))
         if group_id:
-            found.append(key(Scope.GROUP, person, group_id))
+            found.append(key(Scope.GROUP, person, 0, group_id))
         return tuple(found)

@@ -57,6 +57,8 @@ class Action(IntEnum):
     LIFT_BY_CONSENT = 2
     LIFT_BY_OPERATOR = 3
     SIGNED_HEAD = 4
+    JOIN = 5
+    """The tenant joins the group that `list_id` names; about no person."""
 
 
 @lru_cache(maxsize=256)
@@ -69,6 +71,7 @@ def clean(text: str, limit: int = MAX_REASON_CHARACTERS) -> str:
 @dataclass(frozen=True, slots=True)
 class NewEntry:
     """A suppression that is asked for. `actor`: the token's id, or who did it; an address in `reason` is cut out.
+    `list_id`: for GROUP the id of the group, and `tenant_id` is the tenant through which it came, if any.
 
     ValueError when an id is out of range, or a scope lacks the ids it needs: one bad entry must not spoil the
     transaction that it would share with others.
@@ -91,8 +94,8 @@ class NewEntry:
                 raise ValueError("an id is out of range")
         if not (-_INT64_MAX - 1 <= self.person <= _INT64_MAX and 0 <= self.message_id <= _INT64_MAX):
             raise ValueError("a digest or message id is out of range")
-        if (self.scope is not Scope.EVERYTHING and not self.tenant_id) or (
-            self.scope is Scope.LIST and not self.list_id
+        if (self.scope in (Scope.TENANT, Scope.LIST) and not self.tenant_id) or (
+            self.scope in (Scope.LIST, Scope.GROUP) and not self.list_id
         ):
             raise ValueError("the scope needs the id of its tenant, group or list")
         object.__setattr__(self, "scope", Scope(self.scope))
@@ -134,6 +137,11 @@ class Entry(NamedTuple):
         """What the index needs of it."""
         at = datetime.fromtimestamp(self.at, UTC)
         return Step(self.position, at, self.action, self.key, self.effect, self.previous, self.hash)
+
+    @property
+    def group_id(self) -> int:
+        """The group that it is about; 0 for none."""
+        return self.list_id if self.scope is Scope.GROUP else 0
 
     @property
     def at_microseconds(self) -> int:

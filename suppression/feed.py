@@ -8,18 +8,27 @@ but `close`, which is immediate.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import asyncpg
 
 from config.database import Database, DatabaseUnavailable, load_queries
 from suppression.entry import GENESIS, Step
 from suppression.log import CHANNEL
+from suppression.scopes import Member
 
 if TYPE_CHECKING:
     from asyncpg import Connection
 
 _QUERIES = load_queries("suppression", "feed.sql")
+
+
+class Head(NamedTuple):
+    """The newest position and its hash; `joined`: the position at which a tenant last joined a group, 0 for never."""
+
+    position: int
+    hash: bytes
+    joined: int
 
 
 class Feed(Protocol):
@@ -29,8 +38,12 @@ class Feed(Protocol):
         """Call `hint` when the log may have grown, or the connection is lost."""
         ...
 
-    async def head(self) -> tuple[int, bytes]:
-        """The newest position and its hash."""
+    async def head(self) -> Head:
+        """How far the log is."""
+        ...
+
+    async def members(self) -> list[Member]:
+        """Which tenants are in which groups."""
         ...
 
     async def steps_after(self, position: int, limit: int) -> list[Step]:
@@ -68,13 +81,18 @@ class DatabaseFeed:
             self._connection.add_termination_listener(lambda *_: hint())
             await self._connection.add_listener(CHANNEL, lambda *_: hint())
 
-    async def head(self) -> tuple[int, bytes]:
+    async def head(self) -> Head:
         """See `Feed`; a standby is no database."""
         async with self._answered():
-            ((position, digest, standby),) = await self._connection.fetch(_QUERIES.head)
+            ((position, digest, joined, standby),) = await self._connection.fetch(_QUERIES.head)
         if standby:
             raise DatabaseUnavailable("the database is a standby")
-        return position, digest
+        return Head(position, digest, joined)
+
+    async def members(self) -> list[Member]:
+        """See `Feed`."""
+        async with self._answered():
+            return [Member(*row) for row in await self._connection.fetch(_QUERIES.members)]
 
     async def steps_after(self, position: int, limit: int) -> list[Step]:
         """See `Feed`."""

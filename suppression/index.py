@@ -82,7 +82,7 @@ class Index:
         for entry in entries:
             if entry.position != self.position + 1 or entry.previous != self.hash:
                 raise ValueError(f"entry {entry.position} does not follow entry {self.position}")
-            if entry.action != Action.SIGNED_HEAD:
+            if entry.action <= Action.LIFT_BY_OPERATOR:
                 # Popped first, so that the dict stays in the order of positions, which pruning relies on.
                 delta.pop(entry.key, None)
                 delta[entry.key] = entry.position << 2 | entry.effect

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from config.database import Database, DatabaseUnavailable, load_queries
-from suppression.digest import Digest, effect_of
+from suppression.digest import Digest, Scope, effect_of
 from suppression.entry import Action, Entry, NewEntry, chain, entry_of
-from suppression.plan import Lift, plan_lifts, plan_suppressions, signed_head
+from suppression.plan import Lift, joining, plan_lifts, plan_suppressions, signed_head
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -132,6 +132,12 @@ class SuppressionLog:
             found: int | None = await connection.fetchval(_QUERIES.first_out_of_force, upto, timeout=600)
         return found
 
+    async def first_join_out_of_force(self, upto: int) -> int | None:
+        """Likewise the first entry that the table of the groups' members contradicts."""
+        async with self._database.connection() as connection:
+            found: int | None = await connection.fetchval(_QUERIES.first_join_out_of_force, upto, timeout=600)
+        return found
+
     async def snapshot(self, sink: Callable[[bytes], None]) -> tuple[int, bytes]:
         """Stream all keys that are in force, as rows of PostgreSQL's binary COPY, and say up to which entry that is."""
 
@@ -231,6 +237,21 @@ class Appending:
         """Write a signed head; `reason` has the signature over `position` and `hash` as they are."""
         [entry] = await self._write([signed_head(self.position + 1, self.now, reason)])
         return entry
+
+    async def join(self, tenant_id: int, group_id: int, actor: str, reason: str) -> Entry | None:
+        """Let a tenant join a group, for ever; None when it has joined that one already.
+
+        ValueError when it is in another: what was said there would have to go on binding it too.
+        """
+        rows = await self.connection.fetch(_QUERIES.group_of, tenant_id)
+        if rows and rows[0]["group_id"] == group_id:
+            return None
+        if rows:
+            raise ValueError("the tenant is in another group, and that is for ever")
+        key = self._digest.key(Scope.GROUP, 0, 0, group_id)
+        entry = joining(tenant_id, group_id, key, actor, reason, self.position + 1, self.now)
+        await self.connection.execute(_QUERIES.join, tenant_id, group_id, entry.position)
+        return (await self._write([entry]))[0]
 
     async def _cancelled(self, entries: list[Entry]) -> list[Entry]:
         if not entries:

@@ -98,4 +98,20 @@ WHERE (
 
 -- name: copy_keys
 -- What is in force, as the index's keys: the lowest bit is set where transactional mail is stopped too.
-SELECT key | (effect - 1) FROM suppression WHERE effect > 0
+SELECT key | (effect - 1) FROM suppression WHERE effect > 0;
+
+-- name: group_of
+-- The group that a tenant has joined.
+SELECT group_id FROM group_member WHERE tenant_id = $1;
+
+-- name: join
+-- A tenant is in a group from now on; runs under the head's lock, in the transaction that writes the entry.
+INSERT INTO group_member (tenant_id, group_id, position) VALUES ($1, $2, $3);
+
+-- name: first_join_out_of_force
+-- The first entry, of those up to a position, of which the table of members says something else than the log.
+WITH joins AS (SELECT position, tenant_id, list_id FROM suppression_log WHERE action = 5 AND position <= $1)
+SELECT min(coalesce(joins.position, member.position))
+FROM joins FULL JOIN group_member AS member USING (position)
+WHERE coalesce(joins.position, member.position) <= $1
+    AND (joins.tenant_id, joins.list_id) IS DISTINCT FROM (member.tenant_id, member.group_id)

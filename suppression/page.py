@@ -39,6 +39,8 @@ class Description:
     sender: str = ""
     list_name: str = ""
     address: str = field(default="", repr=False)
+    partners: str = ""
+    """The other senders of its group, where it is in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +88,17 @@ class Pages:
         self._texts = LANGUAGES[language]
 
     def ask(self, description: Description | None, choices: Sequence[str], preferences: str = "") -> str:
-        """What should stop? Nothing has happened yet. `choices`: list, tenant, everything; the first one foremost."""
+        """What should stop? Nothing has happened yet. `choices`: of list, tenant, group and everything; the first one
+        foremost."""
         link = f'<p><a href="{escape(preferences)}">{self._text("link_preferences")}</a></p>' if preferences else ""
+        note = "note_group" if "group" in choices else "note_everything"
         return self._page(
             "title",
             f"<h1>{self._text('ask_heading')}</h1>",
             self._about(description),
             f"<p>{self._text('ask_text')}</p>",
             self._buttons([(choice, f"button_{choice}") for choice in choices], first=True),
-            f'<p class="note">{self._text("note_list")} {self._text("note_everything")}</p>',
+            f'<p class="note">{self._text("note_list")} {self._text(note)}</p>',
             link,
         )
 
@@ -131,7 +135,9 @@ class Pages:
         """The token is none of ours."""
         return self._message("unknown_heading", self._text("unknown_text"))
 
-    def preferences(self, description: Description | None, subscriptions: Sequence[Subscription]) -> str:
+    def preferences(
+        self, description: Description | None, subscriptions: Sequence[Subscription], wider: Sequence[str]
+    ) -> str:
         """Every list that ever sent to this person, with what goes on; and the wider choices."""
         return self._page(
             "preferences_heading",
@@ -139,7 +145,7 @@ class Pages:
             self._about(description),
             self._elections(subscriptions) if subscriptions else f"<p>{self._text('preferences_none')}</p>",
             f"<h2>{self._text('more_heading')}</h2>",
-            self._buttons([("tenant", "button_tenant"), ("everything", "button_everything")]),
+            self._buttons([(choice, f"button_{choice}") for choice in wider]),
         )
 
     def saved(self, at: float) -> str:
@@ -169,6 +175,7 @@ class Pages:
             return ""
         known = [
             ("about_sender", description.sender),
+            ("about_partners", description.partners),
             ("about_list", description.list_name),
             ("about_address", description.address),
         ]

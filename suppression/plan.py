@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suppression.digest import Effect, Kind, Scope, effect_of
-from suppression.entry import Action, Channel, Entry, NewEntry
+from suppression.entry import MAX_ACTOR_CHARACTERS, Action, Channel, Entry, NewEntry, clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,14 @@ def signed_head(position: int, now: float, reason: str) -> Entry:
     return Entry(
         position, now, Action.SIGNED_HEAD, None, None, Effect.NOTHING, 0, 0, 0, 0, 0, 0, 0, "", "", reason, b"", b""
     )
+
+
+def joining(tenant_id: int, group_id: int, key: int, actor: str, reason: str, position: int, now: float) -> Entry:
+    """The entry, without hashes, by which a tenant joins a group."""
+    return Entry(
+        position, now, Action.JOIN, Scope.GROUP, None, Effect.NOTHING, tenant_id, group_id, 0, 0, 0, 0, key,
+        Channel.CLI, clean(actor, MAX_ACTOR_CHARACTERS), clean(reason), b"", b"",
+    )  # fmt: skip
 
 
 def _unchained(asked: NewEntry, key: int, effect: Effect, position: int, now: float) -> Entry:

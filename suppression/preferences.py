@@ -17,6 +17,7 @@ from suppression.entry import Channel, Entry, NewEntry
 from suppression.log import SuppressionLog
 from suppression.page import Subscription
 from suppression.requests import BodyTooLarge, read_at_most
+from suppression.scopes import Scopes
 from suppression.tokens import TOKEN_PATTERN, Token, token_id
 from suppression.web import MAX_BODY_BYTES, SubscriberPages, button_choices, html, pages_of
 
@@ -51,12 +52,19 @@ class PreferencePages:
     """Handlers of `/p/{token}`."""
 
     def __init__(
-        self, pages: SubscriberPages, log: SuppressionLog, consents: Consents, digest: Digest, lists_of: ListsOf
+        self,
+        pages: SubscriberPages,
+        log: SuppressionLog,
+        consents: Consents,
+        digest: Digest,
+        scopes: Scopes,
+        lists_of: ListsOf,
     ) -> None:
         self._subscriber_pages = pages
         self._suppression_log = log
         self._consents = consents
         self._digest = digest
+        self._scopes = scopes
         self._lists_of = lists_of
 
     def routes(self) -> list[web.RouteDef]:
@@ -73,7 +81,8 @@ class PreferencePages:
             subscriptions = await self._subscriptions(token)
         except Exception as error:
             return self._subscriber_pages.failed(pages, error, "")
-        return html(pages, pages.preferences(await self._subscriber_pages.description(token), subscriptions))
+        wider = [choice for choice in self._subscriber_pages.choices(token) if choice != "list"]
+        return html(pages, pages.preferences(await self._subscriber_pages.description(token), subscriptions, wider))
 
     async def act(self, request: web.Request) -> web.Response:
         """POST: save the elections, or one of the wider choices."""
@@ -106,7 +115,7 @@ class PreferencePages:
     async def _left(self, token: Token, list_ids: Sequence[int]) -> tuple[bool, set[int]]:
         """Whether all mail of the sender is stopped, and which lists are."""
         keys = {self._digest.key(Scope.LIST, token.person, token.tenant_id, each): each for each in list_ids}
-        wide = self._digest.keys(token.person, token.tenant_id, 0)
+        wide = self._scopes.keys(token.person, token.tenant_id, 0)
         entries = await self._suppression_log.in_force([*wide, *keys])
         return any(entry.key in wide for entry in entries), {keys[entry.key] for entry in entries if entry.key in keys}
 

@@ -14,6 +14,7 @@ from suppression.consent import Consents, KnownConsent
 from suppression.digest import AddressError, Digest, Effect, MessageClass
 from suppression.entry import Action, Entry
 from suppression.log import SuppressionLog
+from suppression.scopes import Scopes
 from suppression.tokens import TokenError, Tokens
 
 DIGEST_CHARACTERS: Final = 16
@@ -101,11 +102,12 @@ def person_of(text: str, digest: Digest, tokens: Tokens) -> int:
 
 
 def late_attempts(
-    entries: Iterable[Entry], attempts: Iterable[Attempt], digest: Digest, bound_seconds: float = 0.0
+    entries: Iterable[Entry], attempts: Iterable[Attempt], scopes: Scopes, bound_seconds: float = 0.0
 ) -> list[Attempt]:
     """The deliveries that were made when the log forbade them. Entries and attempts of one person, in any order.
 
-    `bound_seconds`: within which a suppression is in force on every node; a final dot in this time is not late.
+    `bound_seconds`: within which a suppression, or a join of a group, is in force on every node; a final dot in this
+    time is not late.
     """
     history = sorted(entries, key=lambda entry: entry.position)
     person = history[0].person if history else 0
@@ -113,12 +115,17 @@ def late_attempts(
         attempt
         for attempt in attempts
         if attempt.state == "delivered"
-        and _forbidden(history, set(digest.keys(person, attempt.tenant_id, attempt.list_id)), attempt, bound_seconds)
+        and _forbidden(
+            history,
+            set(scopes.keys_at(attempt.at - bound_seconds, person, attempt.tenant_id, attempt.list_id)),
+            attempt,
+            bound_seconds,
+        )
     ]
 
 
 async def late_deliveries(
-    log: SuppressionLog, deliveries: Sequence[tuple[int, Attempt]], digest: Digest, bound_seconds: float = 0.0
+    log: SuppressionLog, deliveries: Sequence[tuple[int, Attempt]], scopes: Scopes, bound_seconds: float = 0.0
 ) -> list[Attempt]:
     """The deliveries, each given with its person, that the log forbade at their time: to be run over all of them, some
     time after, as the measure of the promise. Raises DatabaseUnavailable."""
@@ -129,7 +136,7 @@ async def late_deliveries(
         late
         for person, attempt in deliveries
         if person in history
-        for late in late_attempts(history[person], [attempt], digest, bound_seconds)
+        for late in late_attempts(history[person], [attempt], scopes, bound_seconds)
     ]
 
 
@@ -148,13 +155,13 @@ async def story_of(
     log: SuppressionLog,
     consents: Consents,
     attempts_of: Callable[[int], Awaitable[Sequence[Attempt]]],
-    digest: Digest,
+    scopes: Scopes,
     bound_seconds: float = 0.0,
 ) -> Story:
     """Collect a person's story; `bound_seconds` as for `late_attempts`. Raises DatabaseUnavailable."""
     attempts = sorted(await attempts_of(person), key=lambda attempt: attempt.at)
     entries, known = await log.read_person(person), await consents.of_person(person)
-    late = late_attempts(entries, attempts, digest, bound_seconds)
+    late = late_attempts(entries, attempts, scopes, bound_seconds)
     position, head_hash = await log.head()
     return Story(person, entries, known, attempts, late, position, head_hash)
 
@@ -171,7 +178,8 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
     return {
         "position": entry.position, "at": _time(entry.at), "action": _name(entry.action), "scope": _name(entry.scope),
         "kind": _name(entry.kind), "stops": _name(entry.effect), "tenant_id": entry.tenant_id,
-        "list_id": entry.list_id, "campaign_id": entry.campaign_id, "message_id": entry.message_id,
+        "list_id": 0 if entry.group_id else entry.list_id, "group_id": entry.group_id,
+        "campaign_id": entry.campaign_id, "message_id": entry.message_id,
         "channel": entry.channel, "actor": entry.actor, "reason": entry.reason, "cancelled": entry.cancelled,
         "previous": entry.previous.hex(), "hash": entry.hash.hex(), "intact": entry.computed_hash() == entry.hash,
     }  # fmt: skip
@@ -198,7 +206,11 @@ def _entry_line(entry: Entry) -> str:
     what = "suppressed"
     if entry.action is not Action.SUPPRESS:
         what = f"{_name(entry.action)}, still stopped: {_name(entry.effect)}"
-    where = {"tenant": f" {entry.tenant_id}", "list": f" {entry.list_id} of tenant {entry.tenant_id}"}
+    where = {
+        "tenant": f" {entry.tenant_id}",
+        "list": f" {entry.list_id} of tenant {entry.tenant_id}",
+        "group": f" {entry.group_id}",
+    }
     scope = _name(entry.scope)
     broken = "" if entry.computed_hash() == entry.hash else "  BROKEN: its hash is not that of its content"
     return (

@@ -207,17 +207,17 @@ async def replay(
         if not mine:
             raise RuntimeError("another process writes to the receipts; try again")
         read = lost_count = common = 0
-        lost: dict[tuple[int, int], Entry] = {}
+        lost: dict[tuple[int, int, int], Entry] = {}
         reader = file.entries()
         while batch := await asyncio.to_thread(_next_batch, reader):
             held = await log.hashes_at([entry.position for entry in batch])
             for entry in batch:
                 if held.get(entry.position) == entry.hash:
                     common = max(common, entry.position)
-                    lost.pop((entry.key, entry.kind or 0), None)
+                    lost.pop(_subject(entry), None)
                 else:
                     lost_count += 1
-                    lost[entry.key, entry.kind or 0] = entry
+                    lost[_subject(entry)] = entry
             read += len(batch)
             if progress is not None:
                 progress(read)
@@ -246,11 +246,19 @@ async def _restore(log: SuppressionLog, lost: Sequence[Entry], actor: str) -> tu
             again = [_again(entry, actor) for entry in batch if entry.action is Action.SUPPRESS]
             if again:
                 suppressed += sum(not entry.already_in_force for entry in await appending.suppress(again))
+            for entry in batch:
+                if entry.action is Action.JOIN:
+                    await appending.join(entry.tenant_id, entry.list_id, actor, _reason(entry))
             for action in (Action.LIFT_BY_CONSENT, Action.LIFT_BY_OPERATOR):
                 lifts = [_lift_again(entry, actor) for entry in batch if entry.action is action]
                 if lifts:
                     lifted += len(await appending.lift(lifts, action))
     return suppressed, lifted
+
+
+def _subject(entry: Entry) -> tuple[int, int, int]:
+    """What a newer entry takes the place of an older one for."""
+    return entry.key, entry.kind or 0, entry.tenant_id if entry.action is Action.JOIN else 0
 
 
 def _reason(entry: Entry) -> str:

@@ -25,7 +25,7 @@ from suppression.spreadsheet import Row, rows
 BATCH_ROWS: Final = 2_000
 """A batch holds the log's lock for some 100 ms, for which an unsubscribe may have to wait."""
 
-EXPORT_COLUMNS: Final = ("digest", "scope", "kind", "tenant_id", "list_id", "channel", "position", "at")
+EXPORT_COLUMNS: Final = ("digest", "scope", "kind", "tenant_id", "list_id", "group_id", "channel", "position", "at")
 _EXPORT_ROWS_AT_ONCE: Final = 5_000
 
 _QUERIES = load_queries("suppression", "transfer.sql")
@@ -137,7 +137,8 @@ async def export(database: Database, write: Callable[[str], object]) -> int:
         while found := await cursor.fetch(_EXPORT_ROWS_AT_ONCE):
             for person, scope, kind, tenant_id, list_id, channel, position, at in found:
                 names = digest_text(person), Scope(scope).name.lower(), Kind(kind).name.lower()
-                write(_line((*names, tenant_id, list_id, channel, position, at.isoformat())))
+                places = (tenant_id, 0, list_id) if scope == Scope.GROUP else (tenant_id, list_id, 0)
+                write(_line((*names, *places, channel, position, at.isoformat())))
             count += len(found)
     return count
 

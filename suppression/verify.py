@@ -86,7 +86,9 @@ async def verify_log(
 
 async def _check_state(log: SuppressionLog, so_far: Verification) -> Verification:
     """What is in force must be what the log put in force and did not lift; else the index would be built from lies."""
-    wrong = await log.first_out_of_force(so_far.entries)
-    if wrong is None:
-        return so_far
-    return Verification(so_far.entries, so_far.hash, wrong, "the table of what is in force does not follow from it")
+    checks = (log.first_out_of_force, "what is in force"), (log.first_join_out_of_force, "the groups' members")
+    for first_wrong, what in checks:
+        wrong = await first_wrong(so_far.entries)
+        if wrong is not None:
+            return Verification(so_far.entries, so_far.hash, wrong, f"the table of {what} does not follow from it")
+    return so_far

@@ -19,6 +19,7 @@ from config.database import DatabaseUnavailable
 from suppression.entry import Step
 from suppression.feed import Feed
 from suppression.index import Index
+from suppression.scopes import Scopes
 
 STEPS_AT_ONCE: Final = 2_000
 """Entries applied between two looks at the event loop: some 2 ms."""
@@ -78,6 +79,7 @@ class Watch:
         index: Index,
         connect: Callable[[], Awaitable[Feed]],
         maintenance: Maintenance,
+        scopes: Scopes,
         *,
         poll_seconds: float = 1.0,
         max_staleness_seconds: float = 5.0,
@@ -86,12 +88,14 @@ class Watch:
         last_receipt: Callable[[], tuple[int, bytes] | None] | None = None,
         on_applied: Callable[[float], None] | None = None,
     ) -> None:
-        """`last_receipt`: position and hash of the newest entry that this node has in its receipts (receipts.py).
+        """`scopes` learns which tenants are in groups, before the watermark is confirmed.
+        `last_receipt`: position and hash of the newest entry that this node has in its receipts (receipts.py).
         `on_applied` gets, for each entry, the seconds from its time in the log until it was in force here."""
         self.index = index
         self.max_staleness_seconds = max_staleness_seconds
         self._connect = connect
         self._maintenance = maintenance
+        self._scopes = scopes
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._wall_clock = wall_clock
@@ -184,8 +188,7 @@ class Watch:
             _log.warning("suppression index is built anew after a replay", position=position)
             self.index.reset()
             self._maintenance.discard()
-        head, _ = await feed.head()
-        await self._maintenance.advance(self.index, head)
+        await self._maintenance.advance(self.index, (await feed.head()).position)
 
     async def _check_receipts(self, feed: Feed) -> bool:
         """Whether there are receipts; `Diverged` when the database does not hold the newest of them."""
@@ -199,7 +202,9 @@ class Watch:
 
     async def _poll(self, feed: Feed) -> None:
         asked_at, applied = self._clock(), self.index.position
-        head, digest = await feed.head()
+        head, digest, joined = await feed.head()
+        if joined != self._scopes.position:
+            self._scopes.learn(await feed.members())
         if head < applied:
             raise Diverged(f"the database's log ends at {head}, but {applied} was applied here")
         while self.index.position < head:

@@ -32,7 +32,9 @@ RETRY_AFTER_SECONDS: Final = 30
 MAX_RETURNS_A_DAY: Final = 20
 DAY_SECONDS: Final = 86_400.0
 
-_SCOPES: Final = {"list": Scope.LIST, "tenant": Scope.TENANT, "everything": Scope.EVERYTHING}
+_SCOPES: Final = {
+    "list": Scope.LIST, "tenant": Scope.TENANT, "group": Scope.GROUP, "everything": Scope.EVERYTHING,
+}  # fmt: skip
 _UNDO: Final = "undo-"
 _PURPOSES: Final = frozenset({Purpose.ONE_CLICK, Purpose.PREFERENCES})
 _HEADERS: Final = {
@@ -47,14 +49,18 @@ _HEADERS: Final = {
 _log = structlog.get_logger(__name__)
 
 
-def choices_of(token: Token) -> list[str]:
-    """What can be stopped with this token, the narrowest first: that one a plain POST means."""
-    return ["list", "tenant", "everything"] if token.list_id else ["tenant", "everything"]
+def choices_of(token: Token, *, grouped: bool = False) -> list[str]:
+    """What can be stopped with this token, the narrowest first: that one a plain POST means.
+
+    `grouped`: the tenant shares a policy with others; to stop everything that the group sends is a choice then.
+    """
+    given = {"list": bool(token.list_id), "tenant": True, "group": grouped, "everything": True}
+    return [choice for choice, possible in given.items() if possible]
 
 
 def button_choices(token: Token) -> list[str]:
     """What the buttons of a page can say."""
-    return [prefix + choice for prefix in ("", _UNDO) for choice in choices_of(token)]
+    return [prefix + choice for prefix in ("", _UNDO) for choice in choices_of(token, grouped=True)]
 
 
 def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool]:
@@ -63,7 +69,6 @@ def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool
     Only our own forms, which are urlencoded, can ask for something else than the token's own scope. One-click clients
     send urlencoded, multipart, text/plain or nothing at all, and now and then rubbish: each means to unsubscribe.
     """
-    allowed = choices_of(token)
     if content_type == "application/x-www-form-urlencoded":
         try:
             given = parse_qs(body.decode("ascii"), max_num_fields=20).get("choice", [""])[0]
@@ -71,7 +76,7 @@ def read_choice(content_type: str, body: bytes, token: Token) -> tuple[str, bool
             given = ""
         if given in button_choices(token):
             return given, True
-    return allowed[0], False
+    return choices_of(token)[0], False
 
 
 class SubscriberPages:
@@ -87,8 +92,10 @@ class SubscriberPages:
         on_unsubscribed: Callable[[Channel], None] | None = None,
         on_failed: Callable[[], None] | None = None,
         preferences: bool = False,
+        group_of: Callable[[int], int] = lambda _tenant_id: 0,
     ) -> None:
-        """`preferences`: whether `/p/{token}` is there to be linked to (preferences.py).
+        """`group_of` says which group a tenant is in, 0 for none.
+        `preferences`: whether `/p/{token}` is there to be linked to (preferences.py).
         `on_unsubscribed` is called after each commit of a new entry, `on_failed` when a wish wasn't recorded."""
         self._tokens = tokens
         self._suppression_log = log
@@ -97,6 +104,7 @@ class SubscriberPages:
         self._on_unsubscribed = on_unsubscribed
         self._on_failed = on_failed
         self._preferences = preferences
+        self._group_of = group_of
 
     async def show(self, request: web.Request) -> web.Response:
         """GET and HEAD: the page that asks. Changes nothing."""
@@ -105,7 +113,11 @@ class SubscriberPages:
         if token is None:
             return html(pages, pages.unknown(), 404)
         link = f"/p/{request.match_info['token']}" if self._preferences else ""
-        return html(pages, pages.ask(await self.description(token), choices_of(token), link))
+        return html(pages, pages.ask(await self.description(token), self.choices(token), link))
+
+    def choices(self, token: Token) -> list[str]:
+        """What this token's pages offer."""
+        return choices_of(token, grouped=bool(self._group_of(token.tenant_id)))
 
     async def options(self, _request: web.Request) -> web.Response:
         """OPTIONS: what is possible. Changes nothing."""
@@ -168,10 +180,11 @@ class SubscriberPages:
     async def _unsubscribe(self, pages: Pages, token: Token, choice: str, actor: str, channel: Channel) -> web.Response:
         if token.tenant_id == CANARY_TENANT_ID:
             channel = Channel.CANARY  # a probe of our own is nobody's wish
-        [entry] = await self._suppression_log.append([_entry(token, _SCOPES[choice], actor, channel)])
+        scope, list_id = self._target(token, choice)
+        [entry] = await self._suppression_log.append([_entry(token, scope, list_id, actor, channel)])
         if self._on_unsubscribed is not None and not entry.already_in_force:
             self._on_unsubscribed(channel)
-        allowed = choices_of(token)
+        allowed = self.choices(token)
         return html(pages, pages.done(
             choice, entry.at, already=entry.already_in_force, more=allowed[allowed.index(choice) + 1 :],
             undo=_can_undo(entry), description=await self.description(token),
@@ -180,18 +193,30 @@ class SubscriberPages:
     async def _undo(self, pages: Pages, token: Token, choice: str, actor: str) -> web.Response:
         if not await self.may_return(token):
             return html(pages, pages.failed(), 429)
-        scope = _SCOPES[choice]
+        scope, list_id = self._target(token, choice)
         consent = Consent(
             token.person,
             scope,
             token.tenant_id,
-            token.list_id,
+            list_id,
             "the person took an unsubscribe back",
             "web page",
             actor,
         )
         [recorded] = await self._consents.record([consent])
         return html(pages, pages.undone(recorded.at) if recorded.lifted else pages.kept())
+
+    def _target(self, token: Token, choice: str) -> tuple[Scope, int]:
+        """The scope of a choice, and the id of its list or group.
+
+        ValueError for a group that is not known here (yet): less than what was asked for must not be told as done.
+        """
+        if choice != "group":
+            return _SCOPES[choice], token.list_id
+        group_id = self._group_of(token.tenant_id)
+        if not group_id:
+            raise ValueError("the tenant's group is not known")
+        return Scope.GROUP, group_id
 
     def token(self, request: web.Request) -> Token | None:
         """The token in the path; None when it is not ours, or not for this."""
@@ -212,9 +237,9 @@ def _can_undo(entry: Entry) -> bool:
     return entry.kind is Kind.UNSUBSCRIBE
 
 
-def _entry(token: Token, scope: Scope, actor: str, channel: Channel) -> NewEntry:
+def _entry(token: Token, scope: Scope, list_id: int, actor: str, channel: Channel) -> NewEntry:
     return NewEntry(
-        token.person, scope, Kind.UNSUBSCRIBE, token.tenant_id, token.list_id, channel, actor, token.campaign_id,
+        token.person, scope, Kind.UNSUBSCRIBE, token.tenant_id, list_id, channel, actor, token.campaign_id,
         token.message_id,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from suppression.feed import DatabaseFeed
 from suppression.index import Index
 from suppression.keeper import BaseKeeper
 from suppression.log import SuppressionLog
+from suppression.scopes import Scopes
 from suppression.transfer import Importer, ImportOrder
 from suppression.verify import verify_log
 from suppression.watch import Watch
@@ -69,7 +70,7 @@ async def unsubscribe(database: Database, log: SuppressionLog, appends: int, dir
         return await DatabaseFeed.open(database, answer_within_seconds=2)
 
     index = Index()
-    watch = Watch(index, connect, BaseKeeper(directory / "suppression.index", log))
+    watch = Watch(index, connect, BaseKeeper(directory / "suppression.index", log), Scopes(DIGEST))
     begun = time.perf_counter()
     await watch.start()
     await watch.caught_up()

@@ -10,6 +10,7 @@ import pytest
 from config.database import DatabaseUnavailable
 from mta import delivery as delivery_module
 from mta.vault import Address
+from suppression.digest import Scope
 from tests.support.client import trusting
 from tests.support.engine import MESSAGE, engine
 from tests.support.node import Clock, Node, eventually, node, server_tls, until
@@ -274,6 +275,20 @@ async def test_a_watermark_that_grows_stale_before_the_dot_costs_no_attempt(n: N
         n.gate.stale = False
         await e.settled()
         assert await n.rows("SELECT state, attempts FROM outcome") == [(DELIVERED, 1)]
+
+
+async def test_mail_in_memory_is_bound_by_the_group_that_its_tenant_joins_meanwhile(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        n.gate.stale = True
+        await e.submit("anna@example.net", "bob@example.net")
+        tenant = await n.parts.accounts.tenant("acme")
+        group = await n.parts.groups.add("partners")
+        await n.parts.groups.join(group, tenant.id, "operator", "")
+        n.parts.scopes.learn(await n.parts.groups.members())
+        n.gate.stopped.add(n.parts.digest.key(Scope.GROUP, n.person("anna@example.net"), 0, group.id))
+        n.gate.stale = False
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 1, SUPPRESSED: 1}
 
 
 # --- keys and content

@@ -11,6 +11,7 @@ from suppression.consent import Consents
 from suppression.digest import Scope
 from suppression.log import SuppressionLog
 from suppression.preferences import Election, PreferencePages, elect
+from suppression.scopes import Scopes
 from suppression.tokens import Purpose
 from suppression.web import SubscriberPages, application, serve
 from tests.integration.test_one_click import TOKEN, TOKENS
@@ -38,7 +39,7 @@ def log(database: Database) -> SuppressionLog:
 async def http(database: Database, log: SuppressionLog) -> AsyncIterator[aiohttp.ClientSession]:
     consents = Consents(database, log)
     pages = SubscriberPages(TOKENS, log, consents, preferences=True)
-    preferences = PreferencePages(pages, log, consents, DIGEST, lists_of)
+    preferences = PreferencePages(pages, log, consents, DIGEST, Scopes(DIGEST), lists_of)
     served = await serve(application(pages, preferences.routes()), "127.0.0.1", 0)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{served.port}") as session:
         yield session

@@ -13,6 +13,7 @@ from suppression.heads import HeadSigner, sign_head
 from suppression.index import Index
 from suppression.log import SuppressionLog
 from suppression.prove import Attempt, late_deliveries
+from suppression.scopes import Scopes
 from suppression.verify import verify_log
 from tests.support.suppressions import DIGEST, asked, opened
 
@@ -93,5 +94,5 @@ async def test_deliveries_are_compared_with_the_log_afterwards(log: SuppressionL
         return Attempt(at, "delivered", 7, list_id, 1, 1, MessageClass.CAMPAIGN, "2.0.0")
 
     given = [(5, delivered(-1)), (5, delivered(1)), (5, delivered(1, list_id=8)), (6, delivered(1))]
-    assert await late_deliveries(log, given, DIGEST) == [given[1][1]]
-    assert await late_deliveries(log, [], DIGEST) == []
+    assert await late_deliveries(log, given, Scopes(DIGEST)) == [given[1][1]]
+    assert await late_deliveries(log, [], Scopes(DIGEST)) == []

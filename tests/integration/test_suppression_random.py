@@ -18,6 +18,7 @@ from suppression.index import Index
 from suppression.keeper import BaseKeeper
 from suppression.log import SuppressionLog
 from suppression.plan import Lift
+from suppression.scopes import Scopes
 from suppression.verify import verify_log
 from suppression.watch import Watch
 from tests.integration.test_suppression_watch import feed_of, until
@@ -45,7 +46,7 @@ class World:
 
     def watch(self, number: int) -> Watch:
         keeper = BaseKeeper(self.directory / "suppression.index", self.logs[number])
-        return Watch(Index(), feed_of(self.databases[number]), keeper, poll_seconds=0.05)
+        return Watch(Index(), feed_of(self.databases[number]), keeper, Scopes(DIGEST), poll_seconds=0.05)
 
     async def start(self) -> None:
         self.watches = [self.watch(0), self.watch(1)]

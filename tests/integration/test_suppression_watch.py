@@ -14,12 +14,13 @@ from suppression import index as index_module
 from suppression import keeper as keeper_module
 from suppression.digest import Kind, MessageClass, Scope
 from suppression.entry import Action, Channel
-from suppression.feed import DatabaseFeed, Feed
+from suppression.feed import DatabaseFeed, Feed, Head
 from suppression.gate import Gate, Verdict
 from suppression.index import Index
 from suppression.keeper import BaseKeeper
 from suppression.log import SuppressionLog
 from suppression.plan import Lift
+from suppression.scopes import Member, Scopes
 from suppression.watch import Watch
 from tests.support.suppressions import DIGEST, asked, keys_of, opened
 
@@ -46,11 +47,12 @@ async def watching(
     connect: Callable[[], Awaitable[Feed]],
     *,
     index: Index | None = None,
+    scopes: Scopes | None = None,
     **options: Any,
 ) -> AsyncIterator[Watch]:
     """A worker's watch over an empty or a given index."""
     keeper = BaseKeeper(directory / "suppression.index", log)
-    watch = Watch(index or Index(), connect, keeper, **{"poll_seconds": 0.05, **options})
+    watch = Watch(index or Index(), connect, keeper, scopes or Scopes(DIGEST), **{"poll_seconds": 0.05, **options})
     await watch.start()
     try:
         yield watch
@@ -81,8 +83,11 @@ class Tampered:
     async def listen(self, hint: Callable[[], None]) -> None:
         await self.real.listen(hint)
 
-    async def head(self) -> tuple[int, bytes]:
+    async def head(self) -> Head:
         return await self.real.head()
+
+    async def members(self) -> list[Member]:
+        return await self.real.members()
 
     async def steps_after(self, position: int, limit: int) -> list[Any]:
         return await self.real.steps_after(position, limit)
@@ -203,7 +208,7 @@ async def test_a_half_open_connection_goes_stale_and_is_then_replaced(
     closed: list[Feed] = []
 
     class HalfOpen(Tampered):
-        async def head(self) -> tuple[int, bytes]:
+        async def head(self) -> Head:
             if hanging.is_set() and not closed:
                 try:
                     async with asyncio.timeout(0.2):
@@ -251,7 +256,7 @@ async def test_the_watermark_is_as_old_as_the_question_not_as_the_answer(
     now = 1000.0
 
     class Slow(Tampered):
-        async def head(self) -> tuple[int, bytes]:
+        async def head(self) -> Head:
             nonlocal now
             answer = await super().head()
             now += 4.0
@@ -313,7 +318,7 @@ async def test_a_base_file_of_another_log_is_not_followed(
 
 async def test_a_standby_proves_nothing(log: SuppressionLog, database: Database, tmp_path: Path) -> None:
     class Standby(Tampered):
-        async def head(self) -> tuple[int, bytes]:
+        async def head(self) -> Head:
             await super().head()
             raise DatabaseUnavailable("the database is a standby")
 

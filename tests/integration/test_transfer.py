@@ -155,7 +155,7 @@ async def test_an_export_has_digests_and_can_be_imported(
     assert await export(database, written.append) == 26
     text = "".join(written)
     assert "@" not in text
-    assert text.splitlines()[0] == "digest,scope,kind,tenant_id,list_id,channel,position,at"
+    assert text.splitlines()[0] == "digest,scope,kind,tenant_id,list_id,group_id,channel,position,at"
     (tmp_path / "export.csv").write_text(text)
     again = order(tmp_path, 0, path=tmp_path / "export.csv", tenant_id=8)
     result = await Importer(database, log, DIGEST).run(again)

@@ -12,6 +12,7 @@ from suppression.entry import Action, Channel
 from suppression.log import SuppressionLog
 from suppression.plan import Lift
 from suppression.prove import Attempt, story_of
+from suppression.scopes import Scopes
 from suppression.verify import verify_log
 from tests.support.suppressions import DIGEST, asked, opened
 
@@ -90,7 +91,7 @@ async def test_the_story_of_a_person_comes_from_the_log_and_the_queue(log: Suppr
     async def attempts_of(person: int) -> list[Attempt]:
         return [Attempt(float("inf"), "delivered", 7, 9, 1, 1, MessageClass.CAMPAIGN, "2.0.0")] if person == 3 else []
 
-    story = await story_of(3, log, Consents(database, log), attempts_of, DIGEST)
+    story = await story_of(3, log, Consents(database, log), attempts_of, Scopes(DIGEST))
     assert [entry.action for entry in story.entries] == [Action.SUPPRESS, Action.LIFT_BY_OPERATOR, Action.SUPPRESS]
     assert len(story.late) == 1
-    assert (await story_of(4, log, Consents(database, log), attempts_of, DIGEST)).late == []
+    assert (await story_of(4, log, Consents(database, log), attempts_of, Scopes(DIGEST))).late == []

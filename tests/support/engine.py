@@ -40,7 +40,7 @@ class Engine:
         hops = {domain: NextHop("127.0.0.1", port) for domain, port in routes.items()}
         router = Router(None, routes=hops, allow_private=True, now=clock)
         self.delivery = Delivery(
-            parts.queue, parts.accounts, self.contents, router, node.gate, parts.digest, self.room,
+            parts.queue, parts.accounts, self.contents, router, node.gate, parts.scopes, self.room,
             RetryPolicy([60.0, 300.0], 0.0, 1e9, notices=False), Limits(**{**values, **limits}),
             now=clock, chance=lambda: 0.5,
         )  # fmt: skip

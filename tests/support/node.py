@@ -112,7 +112,15 @@ class Node:
         }  # fmt: skip
         passwords = Passwords(self.parts.accounts, failures_per_minute, clock)
         policy = Policy(**{**options, **changes})
-        return Door(policy, intake or self.intake(), self.parts.accounts, self.parts.digest, self.gate, passwords)
+        return Door(
+            policy,
+            intake or self.intake(),
+            self.parts.accounts,
+            self.parts.digest,
+            self.parts.scopes,
+            self.gate,
+            passwords,
+        )
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from suppression.page import CONTENT_SECURITY_POLICY, LANGUAGES, Description, Pa
 
 AT = 1_790_000_000.0
 DESCRIPTION = Description("ACME <Shop>", 'News & "more"', "b•••@example.com")
+WIDER = ["tenant", "group", "everything"]
 
 
 class Outline(HTMLParser):
@@ -36,11 +37,12 @@ def every_page(pages: Pages) -> list[str]:
     return [
         pages.ask(DESCRIPTION, ["list", "tenant", "everything"]),
         pages.ask(None, ["tenant", "everything"]),
+        pages.ask(DESCRIPTION, ["list", "tenant", "group", "everything"]),
         pages.done("list", AT, already=False, more=["tenant", "everything"], undo=True, description=DESCRIPTION),
         pages.done("everything", AT, already=True, more=[], undo=False, description=None),
         pages.undone(AT), pages.kept(), pages.failed("list"), pages.failed(), pages.unknown(), pages.saved(AT),
-        pages.preferences(DESCRIPTION, [Subscription(9, "News <b>", True), Subscription(10, "Offers", False)]),
-        pages.preferences(None, []),
+        pages.preferences(DESCRIPTION, [Subscription(9, "News <b>", True), Subscription(10, "Offers", False)], WIDER),
+        pages.preferences(None, [], WIDER),
     ]  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def test_what_comes_from_outside_is_escaped() -> None:
     text = Pages("en").ask(DESCRIPTION, ["list"])
     assert "ACME &lt;Shop&gt;" in text
     assert "News &amp; &quot;more&quot;" in text
-    assert "News &lt;b&gt;" in Pages("en").preferences(None, [Subscription(9, "News <b>", True)])
+    assert "News &lt;b&gt;" in Pages("en").preferences(None, [Subscription(9, "News <b>", True)], WIDER)
 
 
 def test_the_policy_names_the_style_by_its_hash() -> None:

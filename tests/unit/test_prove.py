@@ -1,6 +1,7 @@
 """A person's story: which deliveries the log forbade, and how it is told."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from suppression.digest import AddressError, Effect, Kind, MessageClass, Scope
 from suppression.entry import GENESIS, Action, Entry, chain
 from suppression.prove import Attempt, Story, digest_text, late_attempts, person_of
+from suppression.scopes import Member, Scopes
 from suppression.tokens import Purpose, Token, Tokens
 from tests.support.suppressions import DIGEST
 
@@ -65,7 +67,7 @@ CAME_BACK = [*LEFT_LIST, entry(2, 200.0, Scope.LIST, Effect.NOTHING, Action.LIFT
     ],
 )
 def test_what_the_log_forbade_at_its_time_is_late(entries: list[Entry], made: Attempt, late: bool) -> None:
-    assert late_attempts(entries, [made], DIGEST) == ([made] if late else [])
+    assert late_attempts(entries, [made], Scopes(DIGEST)) == ([made] if late else [])
 
 
 @pytest.mark.parametrize(
@@ -79,13 +81,24 @@ def test_what_the_log_forbade_at_its_time_is_late(entries: list[Entry], made: At
     ],
 )
 def test_what_came_or_went_within_the_bound_is_not_late(entries: list[Entry], at: float, late: bool) -> None:
-    assert bool(late_attempts(entries, [attempt(at)], DIGEST, 5.0)) == late
+    assert bool(late_attempts(entries, [attempt(at)], Scopes(DIGEST), 5.0)) == late
 
 
 def story(*, late: bool = False) -> Story:
     attempts = [attempt(50.0), attempt(150.0, state="delivered" if late else "suppressed", status="5.7.1")]
     entries = chain(LEFT_LIST, GENESIS)
-    return Story(5, entries, [], attempts, late_attempts(entries, attempts, DIGEST), 12, b"h" * 32)
+    return Story(5, entries, [], attempts, late_attempts(entries, attempts, Scopes(DIGEST)), 12, b"h" * 32)
+
+
+def test_a_group_binds_its_tenants_from_their_joining_on_by_what_was_said_before() -> None:
+    key = DIGEST.key(Scope.GROUP, 5, 0, 3)
+    said = [entry(1, 100.0, Scope.GROUP, Effect.ALL)._replace(key=key, tenant_id=8, list_id=3)]
+    scopes = Scopes(DIGEST)
+    assert late_attempts(said, [attempt(300.0)], scopes) == []
+    scopes.learn([Member(2, datetime.fromtimestamp(200.0, UTC), 7, 3)])
+    made = [attempt(at, message_class=TRANSACTIONAL) for at in (150.0, 203.0, 206.0)]
+    assert late_attempts(said, made, scopes) == made[1:]
+    assert late_attempts(said, made, scopes, 5.0) == made[2:]
 
 
 def test_a_story_is_told_in_order() -> None:
