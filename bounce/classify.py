@@ -230,7 +230,7 @@ def shipped() -> Classifier:
 # What names a person or a machine is no evidence: the rules would find "spam@…" and "quota.example.com". Only the names
 # of blocklists are. Nor are the codes that open each line of a long reply, in the middle of its sentences, nor the
 # words that IronPort puts before any reply.
-_NAME = re.compile(r"[^\s<>()\[\],;\"'@:]*@[^\s<>()\[\],;\"'@]+")
+_NAME = re.compile(r"[^\s<>()\[\],;\"'@:]*@[^\s<>()\[\],;\"'@:]+(?::(?=\s|$))?")
 _HOST = re.compile(r"((?:[\w-]{1,63}\.){1,10}[A-Za-z]{2,6})((?:\[[\w.:]*\])?[.:,;)\]'\"]*)$")
 _BLOCKLISTS = re.compile(
     r"spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl", re.I

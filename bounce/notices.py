@@ -67,7 +67,7 @@ def is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     if AUTO_REPLY_SUBJECT.search(subject) or _FORWARDED.search(subject):
         return False
     named = FAILURE_SUBJECT.search(subject) or DELAY.search(subject)
-    if PURE_MAIL_SYSTEM.search(sender) and (named or evidence.original or FAILED_WORDS.search(text)):
+    if PURE_MAIL_SYSTEM.search(sender) and (named or FAILED_WORDS.search(text)):
         return True
     if named:
         return system or bool(evidence.original) or evidence.null_sender or _is_report(evidence)

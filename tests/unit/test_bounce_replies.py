@@ -2,10 +2,15 @@
 # ruff: noqa: E501 - a reply is one line
 
 import re
+from pathlib import Path
 
 import pytest
 
 from bounce.classify import shipped
+from bounce.outcome import Stage
+from bounce.trouble import from_reply
+
+LINES = (Path(__file__).parents[1] / "data" / "smtp_replies.txt").read_text("utf-8").splitlines()
 
 # (classes that are right, enhanced code where the reply does not say it, reply code, text)
 REPLIES = [
@@ -481,3 +486,11 @@ def test_what_a_reply_means(right: str, status: str, code: int, text: str) -> No
     quoted = re.search(r"\b[45]\.\d+\.\d+", text)
     cause = shipped().cause(text, status or (quoted[0] if quoted else ""), code)
     assert cause.bounce_class in right.split()
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if not line.startswith("#")], ids=lambda line: line[-40:])
+def test_what_a_reply_means_in_the_dialogue(line: str) -> None:
+    classes, permanence, stage, code, text = line.split("|", 4)
+    outcome = from_reply(Stage(stage), int(code), text, remote_mta="mx.example.org", recipient="box@example.org")
+    assert outcome.bounce_class in classes.split(",")
+    assert outcome.permanent == (permanence == "permanent")
