@@ -1,4 +1,6 @@
 -- The statements of mta/order_store.py.
+-- Those that move rows find and lock them first, and change exactly those, by their key: a state in the outer condition
+-- would offer the planner an index by state, and with it a comparison of every such row with every one that was found.
 
 -- name: head
 -- The newest change, and whether this server takes writes: a standby proves nothing.
@@ -56,21 +58,25 @@ UNION SELECT c.id FROM list l JOIN campaign c ON c.tenant_id = l.tenant_id WHERE
 
 -- name: hold
 -- Set aside what is queued of these campaigns ($2), lists ($3) and tenants ($4) in a lane, a bounded number; $6: all
--- campaigns that can have any of it.
+-- campaigns that can have any of it. Messages first: a plan that begins with what is queued goes through the whole lane.
 WITH hit AS (
     SELECT r.lane, r.message_id, r.ordinal
-    FROM message m
-    JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
-    WHERE m.lane = $1 AND r.lane = $1 AND r.state = 0 AND r.expires_at > clock_timestamp()
-        AND m.campaign_id = ANY ($6::integer[])
-        AND (m.campaign_id = ANY ($2::integer[]) OR m.list_id = ANY ($3::integer[]) OR m.tenant_id = ANY ($4::integer[]))
+    FROM (
+        SELECT id
+        FROM message
+        WHERE lane = $1 AND campaign_id = ANY ($6::integer[])
+            AND (campaign_id = ANY ($2::integer[]) OR list_id = ANY ($3::integer[]) OR tenant_id = ANY ($4::integer[]))
+        OFFSET 0
+    ) m
+    JOIN recipient r ON r.lane = $1 AND r.message_id = m.id
+    WHERE r.state = 0 AND r.expires_at > clock_timestamp()
     LIMIT $5
     FOR UPDATE OF r SKIP LOCKED
 )
 UPDATE recipient r
 SET state = 2
 FROM hit
-WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state = 0;
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal;
 
 -- name: release
 -- Queue what is held in a lane and no order holds any more, a bounded number; a later attempt stays later. What has
@@ -94,7 +100,7 @@ UPDATE recipient r
 SET state = 0, due_at = CASE WHEN r.expires_at <= clock_timestamp() THEN clock_timestamp()
     ELSE greatest(r.due_at, clock_timestamp()) END
 FROM free
-WHERE r.lane = free.lane AND r.message_id = free.message_id AND r.ordinal = free.ordinal AND r.state = 2;
+WHERE r.lane = free.lane AND r.message_id = free.message_id AND r.ordinal = free.ordinal;
 
 -- name: recall
 -- Make due what is queued or held and cancelled in a lane, a bounded number: whoever claims it finds it cancelled, and
@@ -120,7 +126,7 @@ WITH ordered AS (
 UPDATE recipient r
 SET state = 0, due_at = clock_timestamp()
 FROM hit
-WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2);
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal;
 
 -- name: recall_sites
 -- Likewise for what was held or deferred at a cancelled site.
@@ -137,7 +143,7 @@ WITH hit AS (
 UPDATE recipient r
 SET state = 0, due_at = clock_timestamp()
 FROM hit
-WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal AND r.state IN (0, 2);
+WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal;
 
 -- name: find_campaigns
 -- Campaigns by id or name, of a tenant or of all.

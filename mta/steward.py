@@ -7,6 +7,7 @@ all the time, for what a worker that did not know yet set aside too late.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -21,8 +22,10 @@ from mta.summary import Summary
 _LOG = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.25
 _BATCH: Final = 2_000
-# ticks between two lanes of the slow round: each lane's turn comes every 8 seconds
-_SLOW_TICKS: Final = 2
+# between two lanes of the slow round: each lane's turn comes every 8 seconds, or later where a look takes long: what is
+# stopped, a million perhaps, is looked through for nothing every time
+_SLOW_SECONDS: Final = 0.5
+_SLOW_TIMES: Final = 10
 
 
 class Steward:
@@ -35,6 +38,7 @@ class Steward:
         self._obeyed: Stopped | None = None
         self._changed = asyncio.Event()
         self._lane = 0
+        self._slow_at = 0.0
 
     def changed(self) -> None:
         """The book has changed."""
@@ -42,15 +46,13 @@ class Steward:
 
     async def tend_for_ever(self) -> None:
         """Until it is cancelled."""
-        ticks = 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
-            ticks += 1
             try:
-                await self.tend(slow_round=ticks % _SLOW_TICKS == 0)
+                await self.tend(slow_round=time.monotonic() >= self._slow_at)
             except DatabaseUnavailable as error:
                 _LOG.warning("the queue is not tended", reason=str(error))
                 await asyncio.sleep(1.0)
@@ -63,7 +65,10 @@ class Steward:
             self._obeyed = stopped
         elif slow_round:
             self._lane = (self._lane + 1) % LANES
+            began = time.monotonic()
             await self._store.move(stopped, self._lane, _BATCH)
+            ended = time.monotonic()
+            self._slow_at = ended + max(_SLOW_SECONDS, _SLOW_TIMES * (ended - began))
 
     async def count_for_ever(self) -> None:
         """Keep the queue's summary; a task of its own, because counting takes longer than obeying may wait."""

@@ -8,6 +8,7 @@ it does anything: Python's start, imports, and the connection.
 
 import argparse
 import asyncio
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from config.database import Database, migrate
 from config.keyring import Keyring
 from config.postgres import EmbeddedPostgres
+from mta.accounts import Accounts
+from mta.identifiers import first_id_at, queue_id
 from mta.order_store import OrderStore, Target
 from mta.orders import Book, Reach, State
 from mta.parts import Paths
@@ -32,16 +35,23 @@ COMMANDS = (
     ("campaign", "show", "c0"),
     ("explain", "c0"),
     ("explain", "mx1.example.net"),
+    ("trace", "{message}"),
+    ("trace", "{person}"),
+    ("explain", "{person}", "--kind", "recipient"),
+    ("top", "--json"),
     ("campaign", "pause", "c0", "--reason", "measured"),
     ("campaign", "resume", "c0"),
 )
 
 
-async def prepare(url: str, rows: int) -> Database:
+async def prepare(url: str, rows: int, keyring: Keyring) -> Database:
     """So many recipients in ten campaigns, most of them at sites that are known."""
     await migrate(url)
     database = await Database.open(url, size=4, application_name="bench", command_timeout_seconds=600)
+    accounts = Accounts(database, keyring)
+    tenant = await accounts.add_tenant("acme")
     for number in range(10):
+        await accounts.campaign(tenant.id, f"c{number}")  # with a key, as submission makes it
         ids = await names(database, "acme", f"c{number}", f"list{number}")
         site = f"mx{number}.example.net" if number else None
         await fill(database, ids, rows // 10, first=1 + number * rows, site=site, due_seconds=60.0 * number)
@@ -49,19 +59,43 @@ async def prepare(url: str, rows: int) -> Database:
     return database
 
 
-async def measure_commands(url: str, directory: Path) -> None:
-    """Each command, three times; the slowest counts."""
+async def remember(database: Database, rows: int) -> str:
+    """A delivery of the last hour for each of so many recipients; the queue id of one of them."""
+    began, now = time.time() - 3_600, time.time()
+    first, last = first_id_at(began), first_id_at(now)
+    await database.pool.execute(
+        "INSERT INTO event (at, received_at, message_id, person, ordinal, tenant_id, list_id, campaign_id, type,"
+        " message_class, site, status, reply_code) SELECT t, t,"
+        " $4::bigint + n * $5::bigint, n * 1000, 0, 1, 1, 1, 1, 0, 'mx1.example.net', '2.0.0', 250"
+        " FROM generate_series(1, $1::bigint) AS n, to_timestamp($2::float8 + n * $3::float8) AS t",
+        rows, began, (now - began) / rows, first, (last - first) // rows, timeout=600,
+    )  # fmt: skip
+    await database.pool.execute("VACUUM ANALYZE event", timeout=600)
+    return queue_id(first + rows // 2 * ((last - first) // rows))
+
+
+async def measure_commands(url: str, directory: Path, known: str) -> None:
+    """Each command, three times; the slowest counts, and the CPU of one. known: the queue id of a message that was delivered."""
     daemon = Daemon(directory / "node", url)
-    for arguments in COMMANDS:
-        slowest = 0.0
-        for _ in range(1 if "--reason" in arguments or "resume" in arguments else 3):
+    for command in COMMANDS:
+        arguments = [argument.format(message=known, person=f"{1_000 * 1_000:016x}") for argument in command]
+        slowest, before = 0.0, _cpu_seconds()
+        times = 1 if "--reason" in arguments or "resume" in arguments else 3
+        for _ in range(times):
             began = time.perf_counter()
             done = await asyncio.to_thread(daemon.command, *arguments)
             slowest = max(slowest, time.perf_counter() - began)
             if done.returncode:
                 print(f"heed {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
                 break
-        print(f"heed {' '.join(arguments):45} {slowest:6.2f} s")
+        cpu = (_cpu_seconds() - before) / times
+        print(f"heed {' '.join(arguments):45} {slowest:6.2f} s, {cpu:.2f} s of CPU")
+
+
+def _cpu_seconds() -> float:
+    """What commands have used so far; the database's part is not in it."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 async def measure_pause(database: Database) -> None:
@@ -88,14 +122,14 @@ async def main(rows: int) -> None:
         await server.start()
         try:
             began = time.perf_counter()
-            database = await prepare(server.url, rows)
-            Paths(directory / "node").make()
-            Keyring.load_or_create(Paths(directory / "node").keys)
+            paths = Paths(directory / "node")
+            paths.make()
+            database = await prepare(server.url, rows, Keyring.load_or_create(paths.keys))
             print(f"{rows} recipients stored in {time.perf_counter() - began:.0f} s")
             began = time.perf_counter()
             await Summary(database).refresh()
             print(f"{'count of the queue, by one node at a time':50} {time.perf_counter() - began:6.2f} s")
-            await measure_commands(server.url, directory)
+            await measure_commands(server.url, directory, await remember(database, rows))
             await measure_pause(database)
             await database.close()
         finally:
