@@ -75,7 +75,7 @@ async def remember(database: Database, rows: int) -> str:
 
 
 async def measure_commands(url: str, directory: Path, known: str) -> None:
-    """Each command, three times; the slowest counts, and the CPU of one. known: the queue id of a message that was delivered."""
+    """Each command, three times; the slowest counts, and the CPU of one. known: the queue id of a delivered message."""
     daemon = Daemon(directory / "node", url)
     for command in COMMANDS:
         arguments = [argument.format(message=known, person=f"{1_000 * 1_000:016x}") for argument in command]
