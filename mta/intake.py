@@ -23,8 +23,6 @@ from mta.vault import Address, Envelope
 from suppression.digest import MessageClass
 
 _LOG = structlog.get_logger(__name__)
-# transactions under way at once: one fills while another waits for the disk
-_CONCURRENT = 2
 # recipients encrypted before other connections get a turn
 _SEAL_AT_ONCE = 500
 # of one transaction, which must end well within the database's command timeout; a single message may be larger
@@ -106,7 +104,7 @@ class Intake:
         self._sleep = sleep
         self._lane = 0
         self._pending: list[tuple[NewMessage, Stored, asyncio.Future[int]]] = []
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushing: asyncio.Task[None] | None = None
         self._doubtful: set[int] = set()
         self._taking_back: asyncio.Task[None] | None = None
 
@@ -183,16 +181,15 @@ class Intake:
         stored = Stored(submission, message_id, received_at, message.expires_at, range(taken))
         committed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pending.append((message, stored, committed))
-        if len(self._flushes) < _CONCURRENT:
-            task = asyncio.get_running_loop().create_task(self._flush())
-            self._flushes.add(task)
-            task.add_done_callback(self._flushed)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+            self._flushing.add_done_callback(_must_end_well)
         return committed
 
     async def drain(self) -> None:
         """Wait until everything that was submitted is committed or failed; take back what is in doubt, if it can be."""
-        while self._flushes:
-            await asyncio.wait(self._flushes)
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
         if self._taking_back is not None:
             self._taking_back.cancel()
             try:
@@ -206,9 +203,13 @@ class Intake:
         return NewRecipient(ordinal, recipient.person, sealed, self._queue.worker_id if ordinal < taken else 0)
 
     async def _flush(self) -> None:
-        """Commit what is pending, until nothing is."""
-        while self._pending:
-            await self._commit(self._next_batch())
+        """Commit what is pending, until nothing is: one transaction at a time, while which the next one fills."""
+        try:
+            while self._pending:
+                await self._commit(self._next_batch())
+        finally:
+            # here, and not when the loop gets round to it: what comes in between would wait for a flush that has ended
+            self._flushing = None
 
     def _next_batch(self) -> list[tuple[NewMessage, Stored, asyncio.Future[int]]]:
         """Take the next messages of one lane out of those that are pending."""
@@ -228,12 +229,6 @@ class Intake:
         self._pending = left
         self._lane = (self._lane + 1) % LANES
         return batch
-
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flushes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # what was committed is leased by this worker, which has not taken it over: it must not go on
-            task.get_loop().call_exception_handler({"message": "delivery task failed", "exception": error})
 
     async def _commit(self, batch: list[tuple[NewMessage, Stored, asyncio.Future[int]]]) -> None:
         started = time.perf_counter()
@@ -283,3 +278,9 @@ class Intake:
             some = list(itertools.islice(self._doubtful, _ABANDON_AT_ONCE))
             await self._queue.abandon(some)
             self._doubtful.difference_update(some)
+
+
+def _must_end_well(flush: asyncio.Task[None]) -> None:
+    if not flush.cancelled() and (error := flush.exception()) is not None:
+        # what was committed is leased by this worker, which has not taken it over: it must not go on
+        flush.get_loop().call_exception_handler({"message": "delivery task failed", "exception": error})

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger(__name__)
 _BATCH = 500
 _RETRY_SECONDS = 0.5
+# outcomes that come within this time share statements: the journal has them, so that nothing hangs on their commit
+_GATHER_SECONDS = 0.05
 
 Compose = Callable[[Sequence[Completion]], Awaitable[list[tuple[Sequence[Completion], NewMessage]]]]
 Suppress = Callable[[Sequence[Completion]], Awaitable[None]]
@@ -135,6 +137,8 @@ class Outcomes:
     async def _flush(self) -> None:
         try:
             while self._pending:
+                if len(self._pending) < _BATCH:
+                    await self._sleep(_GATHER_SECONDS)
                 batch = self._pending[:_BATCH]
                 await self._record(batch)
                 del self._pending[: len(batch)]

@@ -219,6 +219,15 @@ async def test_what_the_database_refuses_leaves_others_alone(desk: Desk) -> None
     assert await desk.recipients() == [(message_id, 0, 0)]
 
 
+async def test_what_comes_in_the_moment_of_a_commit_does_not_wait_for_more(desk: Desk) -> None:
+    """A client that sends ahead has its next message taken by the callback that answers the last one."""
+    following: asyncio.Future[asyncio.Future[int]] = asyncio.get_running_loop().create_future()
+    first = desk.intake.enqueue(desk.submission())
+    first.add_done_callback(lambda _: following.set_result(desk.intake.enqueue(desk.submission())))
+    await asyncio.wait_for(await following, 5)
+    assert len(desk.stored) == 2
+
+
 async def test_a_client_that_has_gone_costs_the_others_nothing(desk: Desk) -> None:
     gone, stays = (desk.intake.enqueue(desk.submission()) for _ in range(2))
     gone.cancel()
