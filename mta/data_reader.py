@@ -7,6 +7,8 @@ the limit: what is refused is not kept.
 
 from typing import Final
 
+from mta.octets import first_leading_dot, has_bare_line_ends
+
 _END: Final = b"\r\n.\r\n"
 
 
@@ -30,7 +32,8 @@ class DataReader:
         self._max_bytes = max_bytes
         # the CRLF that ended the DATA command: a lone dot may follow it at once
         self._buffer = bytearray(b"\r\n")
-        self._counted = 2
+        self._tail = b"\r\n"
+        self._dotted = False
         self._oversize = False
 
     @property
@@ -43,38 +46,38 @@ class DataReader:
 
         The content is free of dot-stuffing and ends in CRLF unless it is empty. Raises DataError.
         """
-        buffer = self._buffer
-        search_from = max(0, len(buffer) - len(_END) + 1)
-        buffer += chunk
-        end = buffer.find(_END, search_from)
-        self._refuse_bare(len(buffer) if end < 0 else end + len(_END))
+        tail = self._tail
+        text = tail + chunk
+        dot = first_leading_dot(text)
+        end = text.find(_END, max(0, dot - 2)) if dot >= 0 else -1
+        # looked at before, but for a CR at the very end, which had yet to get its LF
+        looked_at = len(tail) - tail.endswith(b"\r")
+        _refuse_bad(text[looked_at:] if end < 0 else text[looked_at : end + len(_END)], ended=end >= 0)
+        self._dotted = self._dotted or (dot >= 0 and dot != end + 2)
         if end < 0:
-            self._bound()
+            self._keep(chunk)
+            self._tail = text[1 - len(_END) :]
             return None
-        rest = bytes(buffer[end + len(_END) :])
-        if self._oversize or end > self._max_bytes:
+        rest = text[end + len(_END) :]
+        buffer = self._buffer
+        buffer += chunk
+        del buffer[len(buffer) - len(text) + end + 2 :]
+        if self._oversize or len(buffer) - 2 > self._max_bytes:
             raise DataError("552 5.3.4 Message is larger than allowed", "oversize", rest)
-        del buffer[end + 2 :]
-        return bytes(buffer.replace(b"\r\n.", b"\r\n")[2:]), rest
+        content = buffer.replace(b"\r\n.", b"\r\n") if self._dotted else buffer
+        return bytes(memoryview(content)[2:]), rest
 
-    def _refuse_bare(self, end: int) -> None:
-        """Every CR before end must be followed by LF, and every LF preceded by CR."""
-        buffer, start = self._buffer, self._counted
-        if end <= start:
-            return
-        # a CR at the very end of what is here may still get its LF: leave it for the next chunk
-        if end == len(buffer) and buffer[end - 1] == 13:
-            end -= 1
-        pairs = buffer.count(b"\r\n", start, end)
-        if buffer.count(b"\n", start, end) != pairs or buffer.count(b"\r", start, end) != pairs:
-            raise DataError("550 5.5.2 Bare CR or LF in message: lines end in CRLF", "bare-newline")
-        if buffer.find(0, start, end) >= 0:
-            raise DataError("550 5.6.0 NUL in message", "nul")
-        self._counted = end
-
-    def _bound(self) -> None:
-        if len(self._buffer) > self._max_bytes + len(_END) + 2:
+    def _keep(self, chunk: bytes | bytearray) -> None:
+        self._buffer += chunk
+        if self._oversize or len(self._buffer) > self._max_bytes + len(_END) + 2:
             self._oversize = True
-            kept = bytes(self._buffer[-len(_END) :])
-            self._counted -= len(self._buffer) - len(kept)
-            self._buffer[:] = kept
+            self._buffer.clear()
+
+
+def _refuse_bad(text: bytes, *, ended: bool) -> None:
+    if not ended:
+        text = text.removesuffix(b"\r")
+    if has_bare_line_ends(text):
+        raise DataError("550 5.5.2 Bare CR or LF in message: lines end in CRLF", "bare-newline")
+    if b"\0" in text:
+        raise DataError("550 5.6.0 NUL in message", "nul")

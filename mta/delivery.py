@@ -107,7 +107,7 @@ class Delivery:
         self._sites: dict[str, Site] = {}
         self._routes: dict[str, Route] = {}
         self._unrouted: dict[str, list[Lease]] = {}
-        self._idle: dict[Site, deque[asyncio.Future[None]]] = {}
+        self._idle: dict[Site, deque[asyncio.Future[bool]]] = {}
         self._open_recipients: dict[int, int] = {}
         self._workers: Sequence[int] = [queue.worker_id]
         self._lookups = asyncio.Semaphore(_LOOKUPS)
@@ -361,9 +361,7 @@ class Delivery:
             return
         idle = self._idle.get(site)
         while idle and len(site.queue):
-            waiter = idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+            if _wake(idle.popleft(), True):
                 return
         if site.wants_session(self._now(), self._limit()):
             site.sessions += 1
@@ -408,18 +406,17 @@ class Delivery:
 
     async def _work(self, site: Site) -> bool:
         """Wait for work at a site; False when none came while it was worth keeping the connection."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
         idle = self._idle.setdefault(site, deque())
         idle.append(waiter)
+        timer = loop.call_later(self._limits.idle_seconds, _wake, waiter, False)
         try:
-            async with asyncio.timeout(self._limits.idle_seconds):
-                await waiter
-        except TimeoutError:
-            return False
+            return await waiter
         finally:
+            timer.cancel()
             if waiter in idle:
                 idle.remove(waiter)
-        return True
 
     async def _connect(self, site: Site) -> Session | None:
         """A session with the first host that takes one; without any, the site rests."""
@@ -675,8 +672,7 @@ class Delivery:
         self._room_is_free.set()
         for idle in self._idle.values():
             for waiter in idle:
-                if not waiter.done():
-                    waiter.set_result(None)
+                _wake(waiter, True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in list(self._tasks):
@@ -697,3 +693,11 @@ class Delivery:
             # a journal that can't be written, or a mistake: this worker must not go on as if nothing had happened
             _LOG.critical("a delivery task failed", error=type(error).__name__)
             asyncio.get_running_loop().call_exception_handler({"message": "delivery task failed", "exception": error})
+
+
+def _wake(waiter: "asyncio.Future[bool]", work: bool) -> bool:
+    """Tell a session that waits whether there is work; False when it knows already."""
+    if waiter.done():
+        return False
+    waiter.set_result(work)
+    return True

@@ -46,7 +46,7 @@ def received_at(message_id: int) -> float:
 
 def queue_id(message_id: int) -> str:
     """The id as people see it: 13 characters without I, L, O, U."""
-    return "".join(_ALPHABET[message_id >> shift & 31] for shift in range(60, -1, -5))
+    return "".join([_ALPHABET[message_id >> shift & 31] for shift in range(60, -1, -5)])
 
 
 def message_id_of(text: str) -> int:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import idna
-import numpy
-import numpy.typing
 
+from mta.octets import has_bare_line_ends
 from suppression.digest import MessageClass
 
 MAX_LINE_OCTETS = 998
@@ -26,8 +25,6 @@ MAX_RECEIVED = 100
 
 MAX_DOMAIN_CHARACTERS = 253
 
-_CR, _LF = b"\r\n"
-_BLOCK = 1 << 18
 _FIELD_START = re.compile(rb"[!-9;-~]+:")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ATOM = r"[^\s<>,;:@()\[\]\\\"]+"
@@ -166,21 +163,6 @@ def refuse(
             or _bad_fields(message, message_class)
         )
     return Refusal(reply) if reply else None
-
-
-def has_bare_line_ends(raw: bytes) -> bool:
-    """True when a CR or LF is not half of a CRLF: what one server reads as text ends the message at another (M2)."""
-    if raw.startswith(b"\n") or raw.endswith(b"\r"):
-        return True
-    octets = numpy.frombuffer(raw, numpy.uint8)
-    # As vectors, which is ten times as fast as counting at 50 kB; in blocks, so that a large message costs no memory.
-    return any(_unpaired(octets[start : start + _BLOCK + 1]) for start in range(0, len(octets), _BLOCK))
-
-
-def _unpaired(octets: "numpy.typing.NDArray[numpy.uint8]") -> bool:
-    returns: bytes = (octets[:-1] == _CR).tobytes()
-    feeds: bytes = (octets[1:] == _LF).tobytes()
-    return returns != feeds
 
 
 def _bad_octets(raw: bytes) -> str | None:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
-from mta.message import Message, domain_name, has_bare_line_ends, name_of, parse
+from mta.message import Message, domain_name, name_of, parse
+from mta.octets import first_leading_dot, has_bare_line_ends
 from mta.signing import Signer, SigningKey, is_signature
 from suppression.digest import MessageClass
 from suppression.tokens import Purpose, Token, Tokens
@@ -204,13 +206,19 @@ def readable(raw: bytes) -> Message:
 
 def stuffed(text: bytes) -> bytes:
     """The text with each leading dot of a line doubled (RFC 5321 §4.5.2)."""
-    stuffed_text = text.replace(b"\r\n.", b"\r\n..")
-    return b"." + stuffed_text if text.startswith(b".") else stuffed_text
+    if first_leading_dot(text) >= 0:
+        text = text.replace(b"\r\n.", b"\r\n..")
+    return b"." + text if text.startswith(b".") else text
 
 
 def date_text(seconds: float) -> str:
     """An instant in epoch seconds as header fields write it (RFC 5322 §3.3), in UTC."""
-    return format_datetime(datetime.fromtimestamp(int(seconds), UTC))
+    return _date_text(int(seconds))
+
+
+@lru_cache(maxsize=256)  # the messages of one second share it
+def _date_text(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))
 
 
 def _clean(raw_field: bytes) -> bytes:

@@ -8,7 +8,8 @@ from dkim.canonicalization import Relaxed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mta.message import has_bare_line_ends, mailbox_domain, parse, refuse
+from mta.message import mailbox_domain, parse, refuse
+from mta.octets import first_leading_dot, has_bare_line_ends
 from mta.render import stuffed
 from mta.signing import RSA_SHA256, body_hash, canonical_body, canonical_fields
 from suppression.digest import MessageClass
@@ -77,6 +78,12 @@ def test_the_peer_sees_what_was_stuffed(text: bytes) -> None:
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"])).map(b"".join))
 def test_bare_line_ends_are_found(raw: bytes) -> None:
     assert has_bare_line_ends(raw) == bool(re.search(rb"\r(?!\n)|(?<!\r)\n", raw))
+
+
+@given(st.lists(st.sampled_from([b".", b"\n", b"\r\n", b"x"])).map(b"".join))
+def test_leading_dots_are_found(text: bytes) -> None:
+    before = text.find(b"\n.")
+    assert first_leading_dot(text) == (before if before < 0 else before + 1)
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b":", b" ", b"A", b"From: a@example.com", b"\0"]) | octets))

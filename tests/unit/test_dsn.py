@@ -12,7 +12,8 @@ from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from bounce.reader import read
 from bounce.reading import Kind
 from mta.dsn import MAX_ORIGINAL_OCTETS, DsnError, Report, compose, xtext_decoded
-from mta.message import MAX_LINE_OCTETS, has_bare_line_ends, parse
+from mta.message import MAX_LINE_OCTETS, parse
+from mta.octets import has_bare_line_ends
 
 ORIGINAL = (
     b"From: Shop <news@example.com>\r\nTo: bob@example.org\r\nSubject: Spring\r\nMessage-ID: <1@example.com>\r\n"

@@ -8,11 +8,11 @@ from mta.message import (
     MAX_HEADER_OCTETS,
     MAX_LINE_OCTETS,
     MAX_RECEIVED,
-    has_bare_line_ends,
     mailbox_domain,
     parse,
     refuse,
 )
+from mta.octets import first_leading_dot, has_bare_line_ends
 from suppression.digest import MessageClass
 
 HEAD = b"From: news@example.com\r\nTo: someone@example.org\r\n"
@@ -219,6 +219,13 @@ def test_a_bare_line_end_is_found_wherever_it_is(bare: bytes, place: int) -> Non
     clean = b"x" * (2**18 - 1) + b"\r\n" + b"y" * 2**18 + b"\r\n"
     assert not has_bare_line_ends(clean)
     assert has_bare_line_ends(clean[:place] + bare + clean[place:])
+
+
+@pytest.mark.parametrize("place", [1, 2, 2**18 - 1, 2**18, 2**18 + 1, 2**19 + 1])
+def test_a_leading_dot_is_found_wherever_it_is(place: int) -> None:
+    text = b"." * 2**19 + b".." * 10
+    assert first_leading_dot(text) == -1
+    assert first_leading_dot(text[: place - 1] + b"\n" + text[place:]) == place
 
 
 @pytest.mark.parametrize("raw", [b"\r", b"\n", b"\n\r", b"\r\r\n", b"\r\n\n", b"x\r", b"\nx"])
