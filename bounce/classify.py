@@ -231,9 +231,13 @@ def shipped() -> Classifier:
 # of blocklists are. Nor are the codes that open each line of a long reply, in the middle of its sentences, nor the
 # words that IronPort puts before any reply.
 _NAME = re.compile(r"[^\s<>()\[\],;\"'@:]*@[^\s<>()\[\],;\"'@:]+(?::(?=\s|$))?")
-_HOST = re.compile(r"((?:[\w-]{1,63}\.){1,10}[A-Za-z]{2,6})((?:\[[\w.:]*\])?[.:,;)\]'\"]*)$")
-_BLOCKLISTS = re.compile(
-    r"spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl", re.I
+_HOST = re.compile(
+    r"((?:[<(\[\"']|[\w-]{1,20}[=;])*)(?:[\w-]{1,63}\.){1,10}(?:[a-z]{2,18}|[A-Z]{2,6}|xn--[\w-]{1,59})"
+    r"((?:\[[\w.:]*\])?(?::\d{1,5})?[.:,;)\]>'\"]*)$"
+)
+_KNOWN_NAMES = re.compile(
+    r"\.google\.|proofpoint|spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl",
+    re.I,
 )
 _LINE_CODE = re.compile(r"(?:^| )[245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} ")
 _IRONPORT = re.compile(r" - unknown address error\b", re.IGNORECASE)
@@ -252,10 +256,9 @@ def _anonymous(word: str) -> str:
     word = word[:_WORD_CHARACTERS]
     if "@" in word:
         return _NAME.sub("<address>", word)
-    if "/" in word:
+    if _KNOWN_NAMES.search(word):
         return word
-    opening = len(word) - len(word.lstrip("<([\"'"))
-    match = _HOST.match(word, opening)
-    if match is None or _BLOCKLISTS.search(word):
-        return word
-    return f"{word[:opening]}<host>{match.group(2)}"
+    if "://" in word:
+        return "<url>"
+    match = _HOST.match(word)
+    return f"{match.group(1)}<host>{match.group(2)}" if match else word

@@ -23,15 +23,17 @@ def feedback(evidence: Evidence) -> Judgement:
     if not counted:
         failure = next((kind for kind in types if kind in _AUTH_FAILURES), "")
         kind = Kind.AUTH_FAILURE if failure else Kind.OTHER
-        people = _reported(evidence, types) or complainants(evidence)
-        return kind, failure or types[0], [complaint(person, RecognisedBy.REPORT) for person in people]
+        return kind, failure or types[0], _people(evidence, types)
     opted_out = all(kind in _OPT_OUTS for kind in counted)
-    people = _reported(evidence, counted)
-    by = RecognisedBy.REPORT
-    if not people:
-        people, by = complainants(evidence), RecognisedBy.ORIGINAL
     main = next((kind for kind in counted if kind not in _OPT_OUTS), counted[0])
-    return Kind.OPT_OUT if opted_out else Kind.COMPLAINT, main, [complaint(person, by) for person in people]
+    return Kind.OPT_OUT if opted_out else Kind.COMPLAINT, main, _people(evidence, counted)
+
+
+def _people(evidence: Evidence, types: list[str]) -> list[Recipient]:
+    people = _reported(evidence, types)
+    if people:
+        return [complaint(person, RecognisedBy.REPORT) for person in people]
+    return [complaint(person, RecognisedBy.ORIGINAL) for person in complainants(evidence)]
 
 
 def _reported(evidence: Evidence, types: list[str]) -> list[str]:
@@ -73,6 +75,10 @@ def complaint(address: str, by: RecognisedBy) -> Recipient:
 _DMARC_SUBJECT = Finder(r"report[ _-]domain:|\bdmarc\b.{0,40}\b(?:aggregate|report)|aggregate report.{0,80}submitter")
 
 
+# RFC 7489 §7.2.1.1: receiver "!" domain "!" begin "!" end, perhaps an identifier, and how it is packed.
+_DMARC_FILE = Finder(r"!\d{1,12}!\d{1,12}\S{0,100}\.(?:xml|zip|gz)|!\S{0,200}\.xml")
+
+
 def aggregate_report(evidence: Evidence) -> str:
     """RFC 7489 aggregate and RFC 8460 TLS reports: they speak of a domain, never of a person."""
     announced = evidence.top.first("content-type").lower()
@@ -81,8 +87,7 @@ def aggregate_report(evidence: Evidence) -> str:
     packed = ("gzip", "zip", "xml", "octet-stream")
     attached = [announced, *evidence.attachments]
     if any(kind in attachment for attachment in attached for kind in packed) and (
-        _DMARC_SUBJECT.search(evidence.subject)
-        or any("!" in attachment and ".xml" in attachment for attachment in attached)
+        _DMARC_SUBJECT.search(evidence.subject) or any(_DMARC_FILE.search(attachment) for attachment in attached)
     ):
         return "dmarc-aggregate"
     return ""

@@ -70,10 +70,10 @@ def parse(message: bytes) -> Entity:
         message = message.replace(b"\r\n", b"\n")
     if b"\r" in message:
         message = message.translate(_CR_IS_LF)
-    return _entity(_mend_start(message), 0, "text/plain")
+    return _entity(mended_start(message), 0, "text/plain")
 
 
-def _mend_start(message: bytes) -> bytes:
+def mended_start(message: bytes) -> bytes:
     """`message` from its first header line on."""
     message = message.lstrip(b"\n \t\x00\xef\xbb\xbf")
     for _ in range(_MBOX_LINES):
@@ -104,7 +104,7 @@ def _add_children(entity: Entity, announced: str, depth: int) -> None:
         entity.children = [_entity(body, depth + 1, default) for body in bodies]
     elif entity.content_type in {"message/rfc822", "message/global"} and entity.body:
         inner = _transfer_decoded(entity.body, entity.first("content-transfer-encoding"))
-        entity.children = [_entity(_mend_start(inner), depth + 1, "text/plain")]
+        entity.children = [_entity(mended_start(inner), depth + 1, "text/plain")]
     elif not announced or entity.content_type == "text/plain":
         # The header that announced the parts was lost on the way; the parts are still there.
         boundary = _sniffed_boundary(entity.body)

@@ -91,7 +91,7 @@ def _has_the_shape(evidence: Evidence, text: str, system: bool) -> bool:
     impersonal = system or NO_REPLY.search(evidence.sender)
     if returned + unanswerable + impersonal < 2 or _is_from_its_recipient(evidence):
         return False
-    if returned and unanswerable and not is_automatic(evidence) and FAILED_WORDS.search(text):
+    if unanswerable and (returned or system) and not is_automatic(evidence) and FAILED_WORDS.search(text):
         return True
     return impersonal and any(failure.strong for failure in failures(text, outsiders(evidence)))
 

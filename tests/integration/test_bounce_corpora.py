@@ -6,6 +6,7 @@ sisimai's reasons are coarser and finer than our classes; RIGHT says which class
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from bounce.mime import mended_start
 from bounce.outcome import Action, BounceClass
 from bounce.policy import Policy, Step
 from bounce.reader import read
 from bounce.reading import Kind, Reading, Recipient
+from tests.support.mutations import SAME, in_other_words, with_plain_subject, without_original
+from tests.support.notices import is_kept_in_other_words, is_kept_without_original, is_same
 
 CORPORA = Path(os.environ.get("HEED_CORPORA") or Path(__file__).parents[2].parent / "shared" / "corpora")
 SISIMAI = CORPORA / "sisimai"
+MAILS = sorted((SISIMAI / "maildir" / "bsd").glob("*"))
 
 pytestmark = pytest.mark.skipif(not SISIMAI.is_dir(), reason=f"no corpora at {CORPORA} (set HEED_CORPORA)")
 
@@ -148,6 +153,31 @@ def test_line_ends_change_nothing(line_end: bytes) -> None:
     for name in labels():
         message = (SISIMAI / "maildir" / "bsd" / name).read_bytes().replace(b"\r\n", b"\n")
         assert read(message.replace(b"\n", line_end)) == reading(name), name
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_form_changes_nothing(name: str) -> None:
+    for file in MAILS:
+        message = mended_start(file.read_bytes().replace(b"\r\n", b"\n"))
+        changed = SAME[name](message)
+        assert changed is None or is_same(message, changed), file.name
+
+
+def test_what_the_fields_say_needs_neither_prose_nor_original() -> None:
+    for file in MAILS:
+        message = mended_start(file.read_bytes().replace(b"\r\n", b"\n"))
+        in_other, stripped = in_other_words(message), without_original(message)
+        assert in_other is None or is_kept_in_other_words(message, in_other), file.name
+        assert stripped is None or is_kept_without_original(message, stripped), file.name
+
+
+def test_a_subject_that_says_nothing_hides_few() -> None:
+    """Only what has no sign of a mail system but its words: a postmaster's text without the null path."""
+    bounces = [file.read_bytes().replace(b"\r\n", b"\n") for file in MAILS]
+    bounces = [message for message in bounces if read(message).kind in {Kind.BOUNCE, Kind.DELAY}]
+    hidden = [message for message in bounces if not is_same(message, with_plain_subject(message))]
+    assert len(hidden) <= 0.01 * len(bounces)
+    assert not any(re.search(rb"(?im)^return-path:\s*<(?:mailer-daemon[^>]*)?>", message) for message in hidden)
 
 
 def test_ordinary_and_broken_mail_is_no_bounce() -> None:

@@ -1,5 +1,6 @@
 """What unseen mail will do to the reader: everything that is not the result may change, and the result may not."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,6 +8,8 @@ from bounce.outcome import Action, BounceClass
 from bounce.reader import read
 from bounce.reading import Kind
 from tests.support.bounces import MAKES, PROSE, Failed, Shape, bounce
+from tests.support.mutations import SAME, in_other_words, with_plain_subject, without_original
+from tests.support.notices import Notice, is_kept_in_other_words, is_kept_without_original, is_same, notices
 
 LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,14}[a-z0-9])?", fullmatch=True)
 # Words that a rule or a role could take for something else, if addresses and hosts counted as evidence.
@@ -74,6 +77,28 @@ def test_each_of_several_recipients_has_its_own_fate(shape: Shape, addresses: li
     causes = {address: data.draw(st.sampled_from(sorted(CAUSES))) for address in addresses}
     reading = read(bounce([Failed(address, *CAUSES[cause]) for address, cause in causes.items()], shape))
     assert {recipient.address: recipient.bounce_class for recipient in reading.recipients} == causes
+
+
+ALL = list(notices())
+
+
+@settings(max_examples=600, deadline=None)
+@given(notice=st.sampled_from(ALL), names=st.lists(st.sampled_from(sorted(SAME)), min_size=1, max_size=4, unique=True))
+def test_the_form_of_a_notice_changes_nothing(notice: Notice, names: list[str]) -> None:
+    changed = notice.message
+    for name in names:
+        changed = SAME[name](changed) or changed
+    assert is_same(notice.message, changed), (notice.name, names)
+
+
+@pytest.mark.parametrize("notice", ALL, ids=lambda notice: notice.name)
+def test_what_the_fields_say_needs_no_prose_no_original_and_no_subject(notice: Notice) -> None:
+    in_other = in_other_words(notice.message)
+    assert in_other is None or is_kept_in_other_words(notice.message, in_other)
+    stripped = without_original(notice.message)
+    assert stripped is None or is_kept_without_original(notice.message, stripped)
+    if read(notice.message).kind in {Kind.BOUNCE, Kind.DELAY, Kind.COMPLAINT, Kind.RECEIPT, Kind.AUTH_FAILURE}:
+        assert is_same(notice.message, with_plain_subject(notice.message))
 
 
 # What turns one part of a message into another kind of part, wherever it lands.

@@ -4,18 +4,14 @@ X-Expected in each says what it must be taken for: kind, feedback type, and for 
 policy's steps that are right ("a|b" where more than one is).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from bounce.policy import Policy
 from bounce.reader import read
 from bounce.reading import Reading
-from bounce.report import messages
-
-NOTICES = Path(__file__).parents[1] / "data" / "notices"
+from tests.support.notices import Notice, notices
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,6 @@ def expected(said: str) -> Expected:
     return Expected(kinds.split("|"), feedback_type, [(a, c.split("|"), s.split("|")) for a, c, s in split])
 
 
-def notices() -> Iterator[tuple[str, str, bytes]]:
-    for file in sorted(NOTICES.glob("*.mbox")):
-        for _, message in messages(str(file)):
-            _, name, said = message.decode("utf-8").split("\n", 3)[:3]
-            yield name.removeprefix("X-Name: "), said.removeprefix("X-Expected: "), message
-
-
 def check(reading: Reading, said: str) -> None:
     right = expected(said)
     assert reading.kind in right.kinds
@@ -51,11 +40,11 @@ def check(reading: Reading, said: str) -> None:
         assert Policy().of_report(reading.kind, recipient, authentic=True).step in steps
 
 
-@pytest.mark.parametrize(("said", "message"), [pytest.param(*rest, id=name) for name, *rest in notices()])
-def test_what_it_is_and_what_follows(said: str, message: bytes) -> None:
-    check(read(message), said)
-    check(read(message.replace(b"\n", b"\r\n")), said)
-    check(read(message.replace(b"\n", b"\r")), said)
+@pytest.mark.parametrize("notice", list(notices()), ids=lambda notice: notice.name)
+def test_what_it_is_and_what_follows(notice: Notice) -> None:
+    check(read(notice.message), notice.expected)
+    check(read(notice.message.replace(b"\n", b"\r\n")), notice.expected)
+    check(read(notice.message.replace(b"\n", b"\r")), notice.expected)
 
 
 def test_there_are_many() -> None:
