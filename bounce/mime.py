@@ -12,7 +12,7 @@ import html
 import itertools
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bounce.patterns import linear, sayable
@@ -53,11 +53,11 @@ class Entity:
         for child in self.children:
             yield from child.walk()
 
-    def text(self) -> str:
-        """The body as text: transfer encoding and charset undone, HTML reduced to its words."""
+    def text(self, prepare: Callable[[str], str] = str) -> str:
+        """The body as text: transfer encoding and charset undone, HTML reduced to its words after `prepare`."""
         decoded = _transfer_decoded(self.body[:MAX_TEXT_BYTES], self.first("content-transfer-encoding"))
         text = _charset_decoded(decoded[:MAX_TEXT_BYTES], parameter(self.first("content-type"), "charset"))
-        return strip_html(text) if self.content_type == "text/html" else text
+        return strip_html(prepare(text)) if self.content_type == "text/html" else text
 
 
 _CR_IS_LF = bytes.maketrans(b"\r", b"\n")

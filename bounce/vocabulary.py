@@ -1,14 +1,29 @@
 """Words by which mail systems and auto-responders give themselves away, in the languages that mail is written in.
 
 The words are data, in config/bounce_words.toml. One of them never decides alone: the reader asks for structure too.
+What people write is in config/reply_words.toml.
 """
 
 import importlib.resources
 import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bounce.patterns import Finder
 
-_WORDS = tomllib.loads(importlib.resources.files("config").joinpath("bounce_words.toml").read_text(encoding="utf-8"))
+
+def _shipped(name: str) -> dict[str, Any]:
+    return tomllib.loads(importlib.resources.files("config").joinpath(name).read_text(encoding="utf-8"))
+
+
+_WORDS = _shipped("bounce_words.toml")
+_REPLY_WORDS = _shipped("reply_words.toml")
+
+
+def reply_words(table: str) -> Mapping[str, Sequence[str]]:
+    """Patterns by name: of a language ("en"), or of what answers quote ("quotation")."""
+    words: Mapping[str, Sequence[str]] = _REPLY_WORDS[table]
+    return words
 
 
 def _any_of(name: str, frame: str = "{}") -> Finder:
