@@ -43,6 +43,11 @@ canary_failures = Counter(
     "heed_canary_failures_total", "Probes of the public unsubscribe URL that failed; alert on any increase"
 )
 answers = Counter("heed_answers_total", "Inbound mail, by what it was read as", ["kind"])
+replies = Counter(
+    "heed_replies_total",
+    "Answers to campaign mail: unsubscribed, forwarded, asked what was meant, or refused",
+    ["action"],
+)
 notices = Counter("heed_dsn_total", "Delivery status notifications written", ["action"])
 lost_leases = Counter("heed_lost_leases_total", "Outcomes that came after the lease had gone to another worker")
 reclaimed = Counter("heed_reclaimed_total", "Recipients taken back from workers that died")
@@ -121,6 +126,7 @@ WATCH: Final = {
     "heed_sends_after_suppression_total": "Alert HeedSentAfterSuppression: above 0. The promise is broken.",
     "heed_canary_failures_total": "Alert HeedCanaryFails: on any increase. Links in sent mail are dead.",
     "heed_answers_total": "complaint: alert HeedComplaints. unknown: mail that nothing could be made of.",
+    "heed_replies_total": "refused: answers that no mailbox takes; see `heed tenant replies`.",
     "heed_dsn_total": "Nothing; notices to envelope senders.",
     "heed_lost_leases_total": "Alert HeedLeasesLost: above 0. Some mail may have gone out twice.",
     "heed_reclaimed_total": "A rise without a restart: workers die.",

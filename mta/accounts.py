@@ -7,6 +7,7 @@ that looks like an address is replaced by a digest of it before it is stored. Ra
 import hashlib
 import re
 import secrets
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -24,6 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _USER: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CACHED: Final = 10_000
 _MAX_NAME: Final = 200
+_REMEMBER_SECONDS: Final = 30.0
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -95,6 +97,7 @@ class Accounts:
         self._lists: Cache[tuple[int, str], int] = Cache()
         self._list_names: Cache[int, str] = Cache()
         self._tenant_names: Cache[int, str] = Cache()
+        self._reply_addresses: Cache[int, tuple[float, str]] = Cache()
         self._campaigns: Cache[tuple[int, str], Campaign] = Cache()
         self._campaigns_by_id: Cache[int, Campaign] = Cache()
 
@@ -137,6 +140,23 @@ class Accounts:
         return self._tenant_names.get(tenant_id) or self._tenant_names.put(
             tenant_id, await self._name(_QUERIES.tenant_name, tenant_id)
         )
+
+    async def reply_address(self, tenant_id: int) -> str:
+        """Where a tenant wants answers to its campaigns, "" for nowhere; a change is known half a minute later."""
+        known = self._reply_addresses.get(tenant_id)
+        if known is None or time.monotonic() - known[0] > _REMEMBER_SECONDS:
+            row = await self._row(_QUERIES.reply_address, tenant_id)
+            sealed = row["reply_address"] if row else None
+            address = self._keyring.open(f"reply address of {tenant_id}", sealed).decode() if sealed else ""
+            known = self._reply_addresses.put(tenant_id, (time.monotonic(), address))
+        return known[1]
+
+    async def set_reply_address(self, tenant: str, address: str) -> None:
+        """Remember where answers go; "" switches that off. Raises AccountError for an unknown tenant."""
+        owner = await self.tenant(tenant)
+        sealed = self._keyring.seal(f"reply address of {owner.id}", address.encode()) if address else None
+        async with self._db.connection() as connection:
+            await connection.execute(_QUERIES.set_reply_address, owner.id, sealed)
 
     async def add_credential(
         self, tenant: str, username: str, message_class: MessageClass, password: str | None

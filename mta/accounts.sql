@@ -17,6 +17,14 @@ INSERT INTO tenant (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id;
 -- The name of a tenant.
 SELECT name FROM tenant WHERE id = $1;
 
+-- name: reply_address
+-- Where a tenant wants answers to its mail, sealed.
+SELECT reply_address FROM tenant WHERE id = $1;
+
+-- name: set_reply_address
+-- Remember where, or forget it.
+UPDATE tenant SET reply_address = $2 WHERE id = $1;
+
 -- name: credential
 -- What AUTH needs to know of a user name.
 SELECT c.secret, c.class, c.tenant_id, t.name AS tenant

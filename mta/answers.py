@@ -2,17 +2,19 @@
 
 A token says who is meant and by which way the mail came; the content says what it is. Unsubscribe addresses take
 anything that a person may have sent, and nothing that a machine did (RFC 3834). Return paths take reports; what they
-say about a person goes by the policy for bounces. The reply is given after the commit, or is temporary.
+say about a person goes by the policy for bounces. Answers to campaigns are replies.py's. The reply is given after the
+commit, or is temporary.
 """
 
 import asyncio
-import re
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
+from bounce.answer import Answer, answer_of
 from bounce.outcome import redact
 from bounce.reader import read
 from bounce.reading import Kind as Reads
@@ -23,19 +25,37 @@ from mta.events import OOB, Events, Note
 from mta.forwarding import Forwarding
 from mta.identifiers import received_at
 from mta.parts import Parts
-from suppression.digest import Kind, Scope
+from mta.replies import Decision, Own, Replies, decide, unsubscribe
 from suppression.entry import Channel, NewEntry
-from suppression.tokens import TOKEN_PATTERN, Purpose, Token, TokenError
+from suppression.tokens import Purpose, Token
 
 _LOG = structlog.get_logger(__name__)
 # larger content is read in a thread, so that the event loop is not held up
 _INLINE_BYTES: Final = 65_536
 _UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
 _TAKEN: Final = "250 2.0.0 OK"
-_TOKEN: Final = re.compile(rf"(?<![A-Za-z0-9]){TOKEN_PATTERN}(?![A-Za-z0-9])")
+_NOBODY: Final = "550 5.7.1 Nobody reads this mailbox; write to the sender named in the message"
+_READ_BY_US: Final = frozenset({Purpose.REPLY, Purpose.UNSUBSCRIBE_MAIL})
 
 _BY_A_PERSON: Final = frozenset({Reads.OTHER, Reads.UNSUBSCRIBE})
 _REPORTS: Final = frozenset({Reads.BOUNCE, Reads.COMPLAINT})
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One inbound message, read. `sender`: the reverse-path, "" for the null one."""
+
+    tokens: Sequence[Token]
+    content: bytes = field(repr=False)
+    sender: str = field(repr=False)
+    forward: bool
+    reading: Reading
+    answer: Answer
+
+    @property
+    def by_a_person(self) -> bool:
+        """Whether somebody wrote it by hand (RFC 3834)."""
+        return bool(self.sender) and self.reading.kind in _BY_A_PERSON and not self.answer.machine
 
 
 class Answers:
@@ -44,49 +64,72 @@ class Answers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._forwarding = Forwarding(parts)
+        self._replies = Replies(parts, self._forwarding)
+        self._own = Own(parts.tokens.read)
         self._events = Events(parts.database, socket.gethostname())
 
-    async def take(self, tokens: Sequence[Token], content: bytes, *, null_sender: bool, forward: bool) -> str:
-        """Do what a message asks for; the reply to its content."""
+    async def take(self, tokens: Sequence[Token], content: bytes, *, sender: str, forward: bool) -> str:
+        """Do what a message asks for; the reply to its content. `sender`: the reverse-path, "" for the null one."""
         if len(content) > _INLINE_BYTES:
-            reading = await asyncio.to_thread(read, content, self._own)
+            reading, answer = await asyncio.to_thread(self._read, content)
         else:
-            reading = read(content, self._own)
+            reading, answer = self._read(content)
         registry.answers.labels(str(reading.kind)).inc()
+        if self._own.went_through(answer) and any(token.purpose in _READ_BY_US for token in tokens):
+            return _refused("loop", "554 5.4.6 This mail has been here before")
         if forward and isinstance(reading.token, Token):  # a report that came to abuse, about mail of ours
             tokens = [*tokens, reading.token]
         try:
-            wanted = [entry for token in tokens for entry in await self._entries_for(token, reading, null_sender)]
-            await self._parts.hygiene.append(wanted)
-            await self._events.note([note for token in tokens for note in notes_of(token, reading, self._parts.now())])
-            if forward:
-                await self._forwarding.forward(content)
+            return await self._act(Mail(tokens, content, sender, forward, reading, answer))
         except DatabaseUnavailable:
             return _UNAVAILABLE
-        if not wanted and not forward and _is_for_nobody(tokens, reading, null_sender):
-            registry.refused.labels("inbound", "unread").inc()
-            return "550 5.7.1 Nobody reads this mailbox; write to the sender named in the message"
+
+    async def _act(self, mail: Mail) -> str:
+        wanted = [entry for token in mail.tokens for entry in await self._entries_for(token, mail)]
+        decisions = self._decisions(mail)
+        left = [decision.entry for _, decision in decisions if decision.entry is not None]
+        now = self._parts.now()
+        await self._parts.hygiene.append([*wanted, *left])
+        await self._events.note([note for token in mail.tokens for note in notes_of(token, mail.reading, now)])
+        if left:
+            registry.replies.labels("unsubscribed").inc()
+        elif decisions and not await self._pass_on(decisions, mail) and not wanted:
+            registry.replies.labels("refused").inc()
+            return _refused("unread", _NOBODY)
+        if mail.forward:
+            await self._forwarding.to_operator(mail.content)
+        elif not wanted and not decisions and _is_for_nobody(mail):
+            return _refused("unread", _NOBODY)
         return _TAKEN
 
-    async def _entries_for(self, token: Token, reading: Reading, null_sender: bool) -> list[NewEntry]:
-        """What a message to this token's address asks to be suppressed."""
-        if reading.kind is Reads.OPT_OUT:
+    def _decisions(self, mail: Mail) -> list[tuple[Token, Decision]]:
+        """What it comes to at each reply address that it was sent to."""
+        answer = mail.answer
+        return [
+            (token, decide(token, self._own.of_message(token, answer), answer, by_a_person=mail.by_a_person))
+            for token in mail.tokens
+            if token.purpose is Purpose.REPLY
+        ]
+
+    async def _pass_on(self, decisions: Sequence[tuple[Token, Decision]], mail: Mail) -> bool:
+        """Once, however many addresses of the tenant's it was sent to."""
+        ask = next((decision.ask for _, decision in decisions if decision.ask), None)
+        return await self._replies.pass_on(decisions[0][0], mail.content, mail.sender, ask, mail.answer)
+
+    async def _entries_for(self, token: Token, mail: Mail) -> list[NewEntry]:
+        """What a message to this token's address asks to be suppressed, but for what an answer says."""
+        if not token.person:  # a tenant's address: nobody is named by it
+            return []
+        if mail.reading.kind is Reads.OPT_OUT:
             return [unsubscribe(token, Channel.COMPLAINT)]
         if token.purpose is Purpose.UNSUBSCRIBE_MAIL:
-            by_a_person = reading.kind in _BY_A_PERSON and not null_sender
-            return [unsubscribe(token, Channel.MAILTO)] if by_a_person else []
-        if reading.kind in _REPORTS:
-            return await self._parts.hygiene.entries_of_report(token, reading)
+            return [unsubscribe(token, Channel.MAILTO)] if mail.by_a_person else []
+        if mail.reading.kind in _REPORTS:
+            return await self._parts.hygiene.entries_of_report(token, mail.reading)
         return []
 
-    def _own(self, text: str) -> Token | None:
-        """The token in an address or a link, if it is one of ours: it is authenticated, so the rest need not fit."""
-        for match in _TOKEN.finditer(text):
-            try:
-                return self._parts.tokens.read(match[0])
-            except TokenError:
-                continue
-        return None
+    def _read(self, content: bytes) -> tuple[Reading, Answer]:
+        return read(content, self._own.in_text), answer_of(content)
 
 
 def notes_of(token: Token, reading: Reading, now: float) -> list[Note]:
@@ -113,26 +156,12 @@ def notes_of(token: Token, reading: Reading, now: float) -> list[Note]:
     ]
 
 
-def unsubscribe(token: Token, channel: Channel) -> NewEntry:
-    """From the list that the mail came by, or from all mail of the tenant where it came by none."""
-    scope = Scope.LIST if token.list_id else Scope.TENANT
-    return NewEntry(
-        token.person,
-        scope,
-        Kind.UNSUBSCRIBE,
-        token.tenant_id,
-        token.list_id,
-        channel,
-        "subscriber",
-        token.campaign_id,
-        token.message_id,
-    )
-
-
-def _is_for_nobody(tokens: Sequence[Token], reading: Reading, null_sender: bool) -> bool:
+def _is_for_nobody(mail: Mail) -> bool:
     """A person's mail to an address that only machines read."""
-    return (
-        not null_sender
-        and reading.kind is Reads.OTHER
-        and all(t.purpose is not Purpose.UNSUBSCRIBE_MAIL for t in tokens)
-    )
+    unsubscribes = any(token.purpose is Purpose.UNSUBSCRIBE_MAIL for token in mail.tokens)
+    return bool(mail.sender) and mail.reading.kind is Reads.OTHER and not unsubscribes
+
+
+def _refused(reason: str, reply: str) -> str:
+    registry.refused.labels("inbound", reason).inc()
+    return reply

@@ -39,6 +39,55 @@ def tenant_list(config: Config = None, overrides: Set = None, as_json: Json = Fa
     table("id", "tenant", "credentials", "since", rows=shown, empty="There are no tenants.")
 
 
+@tenants.command("replies")
+def tenant_replies(
+    name: TenantName,
+    to: Annotated[str, typer.Option("--to", help="Mailbox that gets the answers to this tenant's campaigns.")] = "",
+    off: Annotated[bool, typer.Option("--off", help="Leave answers to the tenant's own mail system.")] = False,
+    config: Config = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Have answers to campaigns read: who answers "unsubscribe" is, and all else goes to a mailbox of the tenant."""
+    from mta.replies import tenant_address
+
+    settings = settings_of(config, overrides)
+
+    async def change(parts: Any) -> tuple[str, str]:
+        tenant = await parts.accounts.tenant(name)
+        if to and off:
+            raise Failed("--to and --off contradict each other")
+        if to:
+            _check_mailbox(to, settings.identity.mail_domain)
+        if to or off:
+            await parts.accounts.set_reply_address(name, to)
+        return await parts.accounts.reply_address(tenant.id), tenant_address(parts, tenant.id)
+
+    mailbox, redirect = run_with_parts(settings, change)
+    if as_json:
+        print_json({"tenant": name, "reply_address": mailbox or None, "redirect_to": redirect if mailbox else None})
+    elif mailbox:
+        text = f"answers go to  {mailbox}\nredirect to    {redirect}\n"
+        OUT.print(
+            text + "Campaign mail without a Reply-To gets one. Where it has its own, redirect that mailbox.",
+            markup=False,
+        )
+    else:
+        OUT.print("Answers are not read here.")
+
+
+def _check_mailbox(address: str, mail_domain: str) -> None:
+    """Refuse what can't be written to, and what would come back here."""
+    from suppression.digest import AddressError, normalise
+
+    try:
+        domain = normalise(address).rpartition("@")[2]
+    except AddressError:
+        raise Failed("--to is a mail address") from None
+    if domain == mail_domain.lower():
+        raise Failed(f"--to must not be at {mail_domain}: answers would come back")
+
+
 @groups.command("add")
 def group_add(
     name: Annotated[str, typer.Argument(help="The group's name.")],

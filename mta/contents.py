@@ -146,6 +146,7 @@ class Contents:
     async def _prepared(self, message_id: int, message: Message, envelope: Envelope, whose: Attribution) -> Template:
         keys = await self._signing_keys(message, whose.tenant_id, envelope)
         campaign = await self._accounts.campaign_by_id(whose.campaign_id)
+        campaign_mail = whose.message_class is MessageClass.CAMPAIGN
         return self._renderer.prepare(
             message,
             tenant_id=whose.tenant_id,
@@ -159,6 +160,7 @@ class Contents:
             queue_id=queue_id(message_id),
             received_at=whose.received_at,
             keys=keys,
+            answers_wanted=campaign_mail and bool(await self._accounts.reply_address(whose.tenant_id)),
         )
 
     async def _signing_keys(self, message: Message, tenant_id: int, envelope: Envelope) -> tuple[SigningKey, ...]:

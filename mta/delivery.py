@@ -520,7 +520,7 @@ class Delivery:
         began = self._now()
         try:
             outcome = await session.transact(
-                "" if content.envelope.notice else rendered.return_path,
+                "" if content.envelope.notice and not content.envelope.sender else rendered.return_path,
                 lease.address.address,
                 rendered.wire,
                 eight_bit=content.envelope.eight_bit,

@@ -1,4 +1,4 @@
-"""The inbound listener: bounces, complaints and unsubscribe mail (the only importer of aiosmtpd).
+"""The inbound listener: bounces, complaints, answers and unsubscribe mail (the only importer of aiosmtpd).
 
 Takes mail for token addresses of this installation, and for postmaster and abuse where somebody reads them; everything
 else is refused at RCPT. 250 after content means that what the message asked for is committed. aiosmtpd leads the
@@ -19,7 +19,7 @@ from metrics import registry
 from mta.answers import Answers
 from mta.data_reader import DataError, DataReader
 from mta.parts import Parts
-from suppression.tokens import Token, TokenError
+from suppression.tokens import Purpose, Token, TokenError
 
 _LOG = structlog.get_logger(__name__)
 _CHUNK: Final = 65_536
@@ -36,6 +36,11 @@ class Mailboxes:
 
     tokens: list[Token] = field(default_factory=list)
     forwarded: bool = False
+
+    def other_tenant(self, token: Token) -> bool:
+        """Whether answers to another tenant's mail are among them."""
+        tenants = {known.tenant_id for known in self.tokens if known.purpose is Purpose.REPLY}
+        return token.purpose is Purpose.REPLY and bool(tenants - {token.tenant_id})
 
 
 class Inbound:
@@ -95,10 +100,13 @@ class Handler:
             self.mailboxes.forwarded = True
         else:
             try:
-                self.mailboxes.tokens.append(self._parts.tokens.read(local))
+                token = self._parts.tokens.read(local)
             except TokenError:
                 _refused("recipient")
                 return "550 5.1.1 No such mailbox"
+            if self.mailboxes.other_tenant(token):  # so that one reply to the content can be true for all
+                return "452 4.5.3 Another message, please"
+            self.mailboxes.tokens.append(token)
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 
@@ -106,8 +114,8 @@ class Handler:
         """Do what the message asks for, then say so."""
         mailboxes, self.mailboxes = self.mailboxes, Mailboxes()
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        null_sender = envelope.mail_from in (None, "", "<>")
-        return await self._answers.take(mailboxes.tokens, content, null_sender=null_sender, forward=mailboxes.forwarded)
+        sender = (envelope.mail_from or "").removeprefix("<").removesuffix(">")
+        return await self._answers.take(mailboxes.tokens, content, sender=sender, forward=mailboxes.forwarded)
 
     async def handle_EHLO(  # noqa: N802
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, lines: list[str]

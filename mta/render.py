@@ -3,7 +3,8 @@
 `Renderer.prepare` does once per message all that its recipients share: parse, drop and add fields, canonicalise, hash,
 stuff dots. `Renderer.render` makes the tokens, signs and joins; it neither blocks nor keeps anything.
 A campaign message always gets List-Unsubscribe and List-Unsubscribe-Post of the daemon's own (K3), whatever the
-submitter wrote there; a transactional one gets none. Everything else of the submitter's stays as it is, well-formed
+submitter wrote there; a transactional one gets none. A Reply-To of the daemon's own comes only where the tenant wants
+answers read, and the submitter named none. Everything else of the submitter's stays as it is, well-formed
 signatures too: content is never re-encoded, and 8-bit content never downgraded, since no signature would outlive it.
 Raises `RenderError` for content that may not be sent, `SigningError` where a signature can't be made (K1).
 """
@@ -73,6 +74,7 @@ class Template:
     message_id: int
     campaign: bool
     needs_message_id: bool
+    needs_reply_to: bool
     trace: bytes = field(repr=False)
     tail: bytes = field(repr=False)
     signer: Signer = field(repr=False)
@@ -110,10 +112,12 @@ class Renderer:
         domain = identity.mail_domain
         self._at_domain = f"@{domain}"
         self._message_id = f"Message-ID: <%b@{domain}>\r\n".encode("ascii")
+        self._reply_to = f"Reply-To: <%b@{domain}>\r\n".encode("ascii")
         self._unsubscribe = (
             f"List-Unsubscribe: <{identity.web_url}/u/%b>,\r\n <mailto:%b@{domain}?subject=unsubscribe>\r\n"
         ).encode("ascii")
         self._canonical_message_id = _relaxed(self._message_id)
+        self._canonical_reply_to = _relaxed(self._reply_to)
         self._canonical_unsubscribe = _relaxed(self._unsubscribe)
 
     def prepare(
@@ -131,10 +135,11 @@ class Renderer:
         queue_id: str,
         received_at: float,
         keys: Sequence[SigningKey],
+        answers_wanted: bool = False,
     ) -> Template:
         """The template of a message that `refuse` let pass. Signed with all `keys`; unsigned when there are none, which
         is the caller's decision (K1). `received_at` in epoch seconds; ids are 0 where there is none. A message that is
-        given parsed was looked at by `refuse` or `readable`.
+        given parsed was looked at by `refuse` or `readable`. `answers_wanted`: the tenant has a place for them.
         """
         message = readable(raw) if isinstance(raw, bytes) else raw
         campaign = message_class is MessageClass.CAMPAIGN
@@ -147,6 +152,9 @@ class Renderer:
             labels = ":".join(_label(name, number) for name, number in parts)
             fields.append(f"Feedback-ID: {labels}:{self._identity.feedback_id}\r\n".encode("ascii"))
         own = [] if b"message-id" in names else [b"message-id"]
+        needs_reply_to = campaign and answers_wanted and b"reply-to" not in names
+        if needs_reply_to:
+            own.append(b"reply-to")
         if campaign:
             fields.append(_POST)
             own.append(b"list-unsubscribe")
@@ -155,6 +163,7 @@ class Renderer:
             message_id=message_id,
             campaign=campaign,
             needs_message_id=b"message-id" not in names,
+            needs_reply_to=needs_reply_to,
             trace=self._received(queue_id, received_at),
             tail=stuffed(b"".join(fields) + b"\r\n" + message.body),
             signer=Signer(keys, fields, own, message.body),
@@ -164,10 +173,14 @@ class Renderer:
         """That template's mail to one person (the keyed digest of the address)."""
         issue, ids, message_id = self._issue, template.ids, template.message_id
         fields = canonical = b""
-        if template.needs_message_id:
+        if template.needs_message_id or template.needs_reply_to:
             reply = issue(Token(Purpose.REPLY, *ids, person, message_id)).encode("ascii")
-            fields = self._message_id % reply
-            canonical = self._canonical_message_id % reply
+            if template.needs_message_id:
+                fields = self._message_id % reply
+                canonical = self._canonical_message_id % reply
+            if template.needs_reply_to:
+                fields += self._reply_to % reply
+                canonical += self._canonical_reply_to % reply
         if template.campaign:
             tokens = (
                 issue(Token(Purpose.ONE_CLICK, *ids, person, message_id)).encode("ascii"),

@@ -25,7 +25,8 @@ class VaultError(Exception):
 class Envelope:
     """What MAIL said: reverse-path, RFC 3461's RET and ENVID, and what the content needs of a peer.
 
-    notice: a DSN of our own, which leaves with the null reverse-path, and unsigned where there is no key for it.
+    notice: written or passed on by the daemon itself, and so unsigned where there is no key for it. Without a sender it
+    leaves with the null reverse-path.
     """
 
     sender: str = field(repr=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,22 @@ def test_tenants_and_credentials(installation: Installation) -> None:
     assert listed == {"[red]app": False, "[/x]": True}
     unknown = installation.run("credential", "list", "nobody")
     assert (unknown.returncode, "there is no tenant 'nobody'" in unknown.stderr) == (1, True)
+
+
+def test_where_answers_go(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    assert installation.json("tenant", "replies", "acme")["reply_address"] is None
+    set_ = installation.json("tenant", "replies", "acme", "--to", "service@acme.example")
+    assert installation.json("tenant", "replies", "acme") == set_
+    assert set_["reply_address"] == "service@acme.example"
+    assert re.fullmatch(r"[a-z2-7]{63}@answers\.heed\.localhost", set_["redirect_to"])
+    assert set_["redirect_to"] in installation.text("tenant", "replies", "acme")
+    for wrong in ("nonsense", "x@Answers.heed.localhost"):
+        assert installation.run("tenant", "replies", "acme", "--to", wrong).returncode == 1
+    assert installation.run("tenant", "replies", "acme", "--to", "a@example.org", "--off").returncode == 1
+    assert installation.run("tenant", "replies", "nobody", "--to", "a@example.org").returncode == 1
+    assert installation.json("tenant", "replies", "acme") == set_
+    assert installation.text("tenant", "replies", "acme", "--off") == "Answers are not read here.\n"
 
 
 @pytest.mark.parametrize(

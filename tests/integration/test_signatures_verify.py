@@ -98,6 +98,16 @@ def test_a_signature_of_the_submitters_does_not_spoil_ours(value: bytes, kept: b
 
 
 @needs_opendkim
+@pytest.mark.parametrize("raw", [PLAIN, HEAD + b"\r\nx\r\n"], ids=["message-id of the submitter's", "of ours"])
+def test_a_reply_to_of_ours_is_signed(raw: bytes, tmp_path: Path) -> None:
+    keys = [signing_key(RSA_SHA256)]
+    content = unstuffed(rendered(raw, *keys, answers_wanted=True).wire)
+    assert opendkim_verdicts(content, keys, tmp_path) == {RSA_SHA256: "pass"}
+    changed = content.replace(b"Reply-To: <", b"Reply-To: <a")
+    assert opendkim_verdicts(changed, keys, tmp_path) != {RSA_SHA256: "pass"}
+
+
+@needs_opendkim
 def test_opendkim_verifies_transactional_mail(tmp_path: Path) -> None:
     keys = [signing_key(RSA_SHA256)]
     content = unstuffed(rendered(PLAIN, *keys, message_class=MessageClass.TRANSACTIONAL).wire)

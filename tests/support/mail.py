@@ -24,6 +24,7 @@ def template_of(
     renderer: Renderer = RENDERER,
     campaign_name: str = "spring",
     queue_id: str = "01ABC",
+    answers_wanted: bool = False,
 ) -> Template:
     return renderer.prepare(
         raw,
@@ -38,10 +39,16 @@ def template_of(
         queue_id=queue_id,
         received_at=NOW,
         keys=keys,
+        answers_wanted=answers_wanted,
     )
 
 
 def rendered(
-    raw: bytes, *keys: SigningKey, message_class: MessageClass = MessageClass.CAMPAIGN, person: int = 5
+    raw: bytes,
+    *keys: SigningKey,
+    message_class: MessageClass = MessageClass.CAMPAIGN,
+    person: int = 5,
+    answers_wanted: bool = False,
 ) -> Rendered:
-    return RENDERER.render(template_of(raw, *keys, message_class=message_class), person)
+    template = template_of(raw, *keys, message_class=message_class, answers_wanted=answers_wanted)
+    return RENDERER.render(template, person)

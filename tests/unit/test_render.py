@@ -77,6 +77,20 @@ def test_what_is_absent_is_added() -> None:
     assert message.values(b"Feedback-ID") == [b"spring:news.example.com:acme:heed"]
 
 
+def test_answers_are_asked_for_where_they_are_wanted_and_nobody_else_gets_them() -> None:
+    def reply_to(
+        raw: bytes, message_class: MessageClass = MessageClass.CAMPAIGN, *, wanted: bool = True
+    ) -> list[bytes]:
+        wire = rendered(raw, message_class=message_class, answers_wanted=wanted).wire
+        return parse(unstuffed(wire)).values(b"Reply-To")
+
+    (address,) = reply_to(PLAIN)
+    assert token_in(address) == Token(Purpose.REPLY, 1, 2, 3, 5, 4)
+    assert address.endswith(b"@mail.example.net>")
+    assert reply_to(PLAIN, wanted=False) == reply_to(PLAIN, TRANSACTIONAL) == []
+    assert reply_to(b"Reply-To: desk@example.com\r\n" + PLAIN) == [b"desk@example.com"]
+
+
 def test_what_is_present_is_kept() -> None:
     own = b"Message-ID: <x>\r\nDate: never\r\nFeedback-ID: a:b:c:d\r\nPrecedence: bulk\r\nAuto-Submitted: no\r\n"
     message = seen(HEAD + own + b"\r\nx\r\n")
