@@ -4,7 +4,7 @@ SELECT id, name FROM tenant WHERE name = $1 AND disabled_at IS NULL;
 
 -- name: tenants
 -- All tenants, for the command line.
-SELECT t.id, t.name, t.created_at, t.disabled_at IS NOT NULL AS disabled,
+SELECT t.id, t.name, t.created_at, t.disabled_at IS NOT NULL AS disabled, t.consent_required,
     (SELECT count(*) FROM credential c WHERE c.tenant_id = t.id AND c.revoked_at IS NULL) AS credentials
 FROM tenant t
 ORDER BY t.name;

@@ -12,6 +12,7 @@ from mta import (
     commands_accounts,
     commands_campaign,
     commands_check,
+    commands_consent,
     commands_events,
     commands_look,
     commands_queue,
@@ -39,7 +40,7 @@ app.add_typer(commands_accounts.dkim, name="dkim")
 app.add_typer(commands_campaign.campaigns, name="campaign")
 app.add_typer(commands_suppress.suppress, name="suppress")
 app.add_typer(commands_test.sink, name="sink")
-app.add_typer(commands_suppress.consent, name="consent")
+app.add_typer(commands_consent.consent, name="consent")
 app.command("verify-log")(commands_suppress.verify_log)
 app.command()(commands_suppress.prove)
 app.command()(commands_test.send)

@@ -34,9 +34,40 @@ def tenant_list(config: Config = None, overrides: Set = None, as_json: Json = Fa
         print_json(rows)
         return
     shown: list[tuple[object, ...]] = [
-        (row["id"], row["name"], row["credentials"], f"{row['created_at']:%Y-%m-%d}") for row in rows
+        (
+            row["id"],
+            row["name"],
+            row["credentials"],
+            "yes" if row["consent_required"] else "",
+            f"{row['created_at']:%Y-%m-%d}",
+        )
+        for row in rows
     ]
-    table("id", "tenant", "credentials", "since", rows=shown, empty="There are no tenants.")
+    table("id", "tenant", "credentials", "needs consent", "since", rows=shown, empty="There are no tenants.")
+
+
+@tenants.command("set")
+def tenant_set(
+    name: TenantName,
+    consent_required: Annotated[
+        bool,
+        typer.Option(
+            "--require-consent/--no-require-consent", help="Take campaign mail only for who is recorded to consent."
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Kept with the order.")] = "",
+    config: Config = None,
+    overrides: Set = None,
+) -> None:
+    """Change what a tenant may do; in force on every node within a second, for mail that is submitted from then on."""
+    import getpass
+
+    async def change(parts: Any) -> None:
+        target = await parts.orders.find("", "", (await parts.accounts.tenant(name)).name, "")
+        await parts.orders.require_consent(target, consent_required, reason, getpass.getuser())
+
+    run_with_parts(settings_of(config, overrides), change)
+    OUT.print(f"Campaign mail of {name} needs {'a' if consent_required else 'no'} recorded consent.", markup=False)
 
 
 @tenants.command("replies")

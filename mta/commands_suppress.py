@@ -7,11 +7,15 @@ import csv
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from mta.terminal import ERR, OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+
+if TYPE_CHECKING:
+    from mta.parts import Parts
+    from suppression.transfer import Importer, ImportOrder, Progress
 
 suppress = typer.Typer(help="Suppressions: who gets no more mail.", no_args_is_help=True)
 
@@ -173,6 +177,29 @@ def remove(
         OUT.print(f"Lifted by entry {entry.position} of the log.")
 
 
+async def run_import(importer: "Importer", order: "ImportOrder", quiet: bool) -> "Progress":
+    """Import a file, with a bar that shows how far it is."""
+    from rich import progress
+
+    from suppression.spreadsheet import SpreadsheetError
+    from suppression.transfer import ImportTakenOver
+
+    columns = (
+        progress.TextColumn("importing"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=ERR, transient=True, disable=quiet) as bar:
+        task = bar.add_task("importing", total=order.path.stat().st_size)
+        try:
+            return await importer.run(order, lambda done: bar.update(task, completed=done.offset))
+        except SpreadsheetError as error:
+            raise Failed(f"{order.path}: {error}") from None
+        except ImportTakenOver:
+            raise Failed(f"{order.path}: another process is importing it already") from None
+
+
 @suppress.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV with an address or digest column, or one address a line.")],
@@ -189,31 +216,16 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Add suppressions from a file of any size. Only ever adds; when it was stopped, the same command goes on."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from suppression.digest import Kind
-    from suppression.spreadsheet import SpreadsheetError
-    from suppression.transfer import Importer, ImportOrder, ImportTakenOver
-    from suppression.transfer import Progress as Done
+    from suppression.transfer import Importer, ImportOrder, Progress
 
-    settings = settings_of(config, overrides)
-    columns = (TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-
-    async def work(parts: Any) -> Done:
+    async def work(parts: "Parts") -> Progress:
         scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         meant = Kind[kind.upper().replace("-", "_")]
         order = ImportOrder(file, scope, meant, tenant_id, list_id, getpass.getuser(), reason)
-        with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
-            task = bar.add_task("importing", total=file.stat().st_size)
-            importer = Importer(parts.database, parts.log, parts.digest)
-            try:
-                return await importer.run(order, lambda done: bar.update(task, completed=done.offset))
-            except SpreadsheetError as error:
-                raise Failed(f"{file}: {error}") from None
-            except ImportTakenOver:
-                raise Failed(f"{file}: another process is importing it already") from None
+        return await run_import(Importer(parts.database, parts.log, parts.digest), order, as_json)
 
-    done = run_with_parts(settings, work)
+    done = run_with_parts(settings_of(config, overrides), work)
     if as_json:
         print_json({"read": done.read, "added": done.added, "refused": done.refused})
     else:
@@ -340,49 +352,3 @@ def prove(
         OUT.print(story.as_text(), markup=False)
     if story.late:
         raise typer.Exit(1)
-
-
-consent = typer.Typer(help="Consents: what a person agreed to.", no_args_is_help=True)
-
-
-@consent.command("add")
-def consent_add(
-    address: Address,
-    tenant: Annotated[str, typer.Option("--tenant", help="For this tenant's mail.")],
-    basis: Annotated[str, typer.Option(help="Such as double-opt-in or purchase.")],
-    source: Annotated[str, typer.Option(help="Where it was given, such as a form's name.")],
-    list_name: ListOption = "",
-    at: Annotated[str, typer.Option(help="When, ISO 8601; default: now.")] = "",
-    evidence: Annotated[str, typer.Option(help="A reference to what proves it.")] = "",
-    config: Config = None,
-    overrides: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Record a consent. One that is newer than an unsubscribe of the same scope lifts it; nothing else can."""
-    import datetime
-
-    from suppression.consent import Consent, Consents
-
-    try:
-        given = datetime.datetime.fromisoformat(at).astimezone(datetime.UTC).timestamp() if at else None
-    except ValueError:
-        ERR.print("--at is written like 2026-11-23T18:30:00+01:00")
-        raise typer.Exit(2) from None
-
-    async def work(parts: Any) -> Any:
-        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name)
-        person = person_of(parts, address)
-        wish = Consent(person, scope, tenant_id, list_id, basis, source, getpass.getuser(), given, evidence)
-        try:
-            return (await Consents(parts.database, parts.log).record([wish]))[0]
-        except ValueError as error:
-            raise Failed(str(error)) from None
-
-    recorded = run_with_parts(settings_of(config, overrides), work)
-    lifted = recorded.lifted.position if recorded.lifted else None
-    if as_json:
-        print_json({"consent": recorded.consent_id, "lifted_by_entry": lifted})
-    elif lifted is None:
-        OUT.print(f"Consent {recorded.consent_id} is recorded; there was no older unsubscribe of that scope to lift.")
-    else:
-        OUT.print(f"Consent {recorded.consent_id} is recorded, and entry {lifted} of the log lifts the unsubscribe.")

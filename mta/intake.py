@@ -39,6 +39,7 @@ class Recipient:
     address: Address
     person: int
     keys: tuple[int, ...] = ()
+    why: str = ""  # it is withheld, where that is not by a suppression
 
 
 @dataclass(slots=True)
@@ -172,7 +173,7 @@ class Intake:
             submission.release_at,
             self._held(submission),
             [
-                NewRecipient(ordinal, each.person, key.seal_address(message_id, ordinal, each.address), 0)
+                NewRecipient(ordinal, each.person, key.seal_address(message_id, ordinal, each.address), 0, each.why)
                 for ordinal, each in enumerate(submission.withheld, len(recipients))
             ],
         )

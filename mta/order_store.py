@@ -70,6 +70,15 @@ class OrderStore:
         arguments = (target.reach, target.id, target.site, reason, actor, self._now(), not_before, text)
         await self._change(_QUERIES.set_schedule, arguments, target, "reschedule", reason, actor, details)
 
+    async def require_consent(self, target: Target, required: bool, reason: str, actor: str) -> None:
+        """Whether campaign mail of a tenant needs a recorded consent from now on."""
+        action = "require consent" if required else "require no consent"
+        await self._change(_QUERIES.require_consent, (target.id, required), target, action, reason, actor, "")
+
+    async def consent_required(self) -> frozenset[int]:
+        """The tenants whose campaign mail needs a recorded consent."""
+        return frozenset(row[0] for row in await self._rows(_QUERIES.consent_required))
+
     async def note(self, target: Target, action: str, reason: str, actor: str, details: str = "") -> None:
         """Write down what an operator did that is no order."""
         async with self._db.connection() as connection:

@@ -34,6 +34,14 @@ ON CONFLICT (reach, target, site) DO UPDATE
 SET reason = excluded.reason, actor = excluded.actor, at = excluded.at, not_before = excluded.not_before,
     send_window = excluded.send_window;
 
+-- name: require_consent
+-- Whether campaign mail of a tenant needs a recorded consent.
+UPDATE tenant SET consent_required = $2 WHERE id = $1;
+
+-- name: consent_required
+-- The tenants whose campaign mail needs a recorded consent.
+SELECT id FROM tenant WHERE consent_required;
+
 -- name: note
 -- Write down what an operator did.
 INSERT INTO operator_log (at, actor, action, reach, target, site, reason, details)

@@ -70,7 +70,7 @@ class OrderWatch:
             asked_at = self._clock()
             position = await feed.head()
             if position != self._position:
-                self.book.replace(await self._store.orders())
+                self.book.replace(await self._store.orders(), await self._store.consent_required())
                 self._position = position
                 self._on_change()
             self.book.confirm(asked_at)

@@ -215,6 +215,7 @@ class Book:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.orders: tuple[Order, ...] = ()
+        self.consent_required: frozenset[int] = frozenset()
         self._max_staleness = max_staleness_seconds
         self._clock = clock
         self._now = now
@@ -223,9 +224,10 @@ class Book:
         self._stops = False
         self._evaluate_at = math.inf
 
-    def replace(self, orders: Iterable[Order]) -> None:
-        """These are all the orders from now on."""
+    def replace(self, orders: Iterable[Order], consent_required: frozenset[int] = frozenset()) -> None:
+        """These are all the orders from now on, and the tenants whose campaign mail needs a recorded consent."""
         self.orders = tuple(orders)
+        self.consent_required = consent_required
         self._evaluate(self._now())
 
     def confirm(self, asked_at: float) -> None:

@@ -63,6 +63,7 @@ class NewRecipient:
     person: int
     sealed_address: bytes
     worker_id: int
+    why: str = ""  # it is withheld, where that is not by a suppression
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Queue:
             [r.person for _, r in withheld],
             [r.sealed_address for _, r in withheld],
             self._node,
+            [r.why or "the recipient is suppressed" for _, r in withheld],
         )
 
     async def due_lanes(self, now: float) -> list[tuple[int, MessageClass]]:

@@ -38,11 +38,11 @@ INSERT INTO event (
 )
 SELECT (SELECT event_position()), 4, w.message_id, w.tenant_id, w.list_id, w.campaign_id, w.class,
     to_timestamp(w.received_at), to_timestamp(w.received_at), w.ordinal, w.person, w.address, '5.7.1', 'suppressed',
-    'the recipient is suppressed', $10
+    w.why, $10
 FROM unnest(
     $1::bigint[], $2::integer[], $3::integer[], $4::integer[], $5::smallint[], $6::float8[], $7::integer[], $8::bigint[],
-    $9::bytea[]
-) AS w (message_id, tenant_id, list_id, campaign_id, class, received_at, ordinal, person, address);
+    $9::bytea[], $11::text[]
+) AS w (message_id, tenant_id, list_id, campaign_id, class, received_at, ordinal, person, address, why);
 
 -- name: due_lanes
 -- Where there is anything to claim: 32 looks at the first row of an index, in one question.

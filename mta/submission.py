@@ -13,7 +13,7 @@ import functools
 import ipaddress
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -31,6 +31,7 @@ from mta.message import Message, parse, refuse
 from mta.orders import Book, Standing
 from mta.passwords import Passwords
 from mta.vault import Address, Envelope
+from suppression.consenting import Consenting
 from suppression.digest import Digest, MessageClass
 from suppression.gate import Gate, Verdict
 from suppression.scopes import Scopes
@@ -48,6 +49,8 @@ _RECEIVED: Final = {kind: registry.received.labels(kind.name.lower()) for kind i
 _ACCEPTED: Final = {kind: registry.accepted.labels(kind.name.lower()) for kind in MessageClass}
 _HANDSHAKE_SECONDS: Final = 30.0
 
+_SUPPRESSED: Final = "550 5.7.1 Recipient is suppressed"
+_NO_CONSENT: Final = "550 5.7.1 Recipient has not consented to this mail"
 _UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
 
 
@@ -88,6 +91,7 @@ class Door:
         scopes: Scopes,
         gate: Gate,
         passwords: Passwords,
+        consenting: Consenting,
         orders: Book | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -98,6 +102,7 @@ class Door:
         self.scopes = scopes
         self.gate = gate
         self.passwords = passwords
+        self.consenting = consenting
         self.orders = orders or Book()
         self.now = now
         self.connections: set[SubmissionProtocol] = set()
@@ -436,13 +441,37 @@ class SubmissionProtocol(asyncio.Protocol):
         person = self._door.digest.person(rcpt.recipient)
         keys = self._door.scopes.keys(person, self._who.tenant.id, 0)
         verdict = self._door.gate.allows(keys, self._who.message_class)
-        if verdict is Verdict.STALE:
+        campaign_mail = self._who.message_class is MessageClass.CAMPAIGN
+        if verdict is Verdict.STALE or (campaign_mail and not self._door.orders.fresh()):
             raise CommandError(_UNAVAILABLE, "unavailable")
         if verdict is Verdict.SUPPRESSED:
             registry.suppressed.labels("rcpt").inc()
-            raise CommandError("550 5.7.1 Recipient is suppressed", "suppressed")
+            raise CommandError(_SUPPRESSED, "suppressed")
+        if self._consent_required(self._who) and not self._door.consenting.known(person, self._who.tenant.id):
+            self._wait_for(self._ask_for_consent(transaction, self._who.tenant.id, person, rcpt))
+        else:
+            self._add(transaction, person, rcpt)
+
+    def _add(self, transaction: Transaction, person: int, rcpt: Rcpt) -> None:
         transaction.recipients[person] = rcpt  # a second RCPT for the same person is the same recipient
         self._reply("250 2.1.5 OK")
+
+    def _consent_required(self, who: Credential | Trusted) -> bool:
+        """Whether this client's mail goes only to who has consented."""
+        return who.tenant.id in self._door.orders.consent_required and who.message_class is MessageClass.CAMPAIGN
+
+    async def _ask_for_consent(self, transaction: Transaction, tenant_id: int, person: int, rcpt: Rcpt) -> None:
+        """Which list it is for is not known yet: who consented to none of the tenant's is refused here."""
+        try:
+            lacking = await self._door.consenting.lacking([person], tenant_id)
+        except DatabaseUnavailable:
+            self._refuse(_UNAVAILABLE, "unavailable")
+            return
+        if lacking:
+            registry.suppressed.labels("consent").inc()
+            self._refuse(_NO_CONSENT, "consent")
+        else:
+            self._add(transaction, person, rcpt)
 
     def _data_command(self, argument: str) -> None:
         if argument:
@@ -603,7 +632,8 @@ class SubmissionProtocol(asyncio.Protocol):
         list_name = message.list_name() or ""
         campaign = accounts.known_campaign(tenant_id, campaign_name)
         list_id = accounts.known_list_id(tenant_id, list_name)
-        if campaign is None or list_id is None or len(transaction.recipients) > _AT_ONCE:
+        many = len(transaction.recipients) > _AT_ONCE
+        if campaign is None or list_id is None or many or self._consent_required(self._who):
             self._wait_for(self._take_slowly(transaction, content, message, campaign_name, list_name))
             return
         submission = self._attributed(transaction, content, message, campaign, list_id)
@@ -621,30 +651,46 @@ class SubmissionProtocol(asyncio.Protocol):
         try:
             campaign = await accounts.campaign(tenant_id, campaign_name)
             list_id = await accounts.list_id(tenant_id, list_name)
-            submission = self._attributed(transaction, content, message, campaign, list_id)
+            lacking: set[int] = set()
+            if self._consent_required(self._who):
+                lacking = await self._door.consenting.lacking(transaction.recipients, tenant_id, list_id)
+            submission = self._attributed(transaction, content, message, campaign, list_id, lacking)
             if submission is not None:
                 self._answer(await self._door.intake.submit(submission), len(submission.recipients))
         except DatabaseUnavailable:
             self._refuse(_UNAVAILABLE, "unavailable")
 
     def _attributed(
-        self, transaction: Transaction, content: bytes, message: Message, campaign: Campaign, list_id: int
+        self,
+        transaction: Transaction,
+        content: bytes,
+        message: Message,
+        campaign: Campaign,
+        list_id: int,
+        lacking: Set[int] = frozenset(),
     ) -> Submission | None:
-        """The message without those recipients that have left the list; None, and answered, when it is not taken."""
+        """The message without those recipients that have left the list, or whose consent is lacking.
+
+        None, and answered, when it is not taken.
+        """
         assert self._who is not None
         door, mail, message_class = self._door, transaction.mail, self._who.message_class
         recipients, withheld = [], []
         for person, rcpt in transaction.recipients.items():
             keys = door.scopes.keys(person, campaign.tenant_id, list_id)
             recipient = Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys)
-            if not list_id or door.gate.allows(keys, message_class) is not Verdict.SUPPRESSED:
-                recipients.append(recipient)
-            else:
+            if list_id and door.gate.allows(keys, message_class) is Verdict.SUPPRESSED:
                 withheld.append(recipient)
+            elif person in lacking:
+                recipient.why = "no consent is recorded"
+                withheld.append(recipient)
+            else:
+                recipients.append(recipient)
         if withheld:
             registry.suppressed.labels("data").inc(len(withheld))
         if not recipients:
-            self._refuse("550 5.7.1 Recipient is suppressed", "suppressed")
+            suppressed = any(not recipient.why for recipient in withheld)
+            self._refuse(_SUPPRESSED if suppressed else _NO_CONSENT, "suppressed" if suppressed else "consent")
             return None
         now = door.now()
         if door.orders.standing(campaign.tenant_id, list_id, campaign.id, now) is Standing.CANCEL:

@@ -40,6 +40,8 @@ from mta.parts import Parts, Paths
 from mta.passwords import Passwords
 from mta.submission import Door, Policy, Trusted
 from suppression.canary import Probe
+from suppression.consent import Consents
+from suppression.consenting import Consenting
 from suppression.digest import MessageClass
 from suppression.feed import DatabaseFeed
 from suppression.gate import Gate
@@ -290,6 +292,7 @@ class Worker:
 
     async def _listen_for_submission(self, tls: ssl.SSLContext) -> None:
         loop, settings = asyncio.get_running_loop(), self._settings
+        consenting = Consenting(Consents(self.parts.database, self.parts.log))
         passwords = Passwords(self.parts.accounts, settings.submission.auth_failures_per_minute)
         trusted = await trusted_networks(self.parts)
         for addresses, from_the_start in ((settings.submission.listen, False), (settings.submission.listen_tls, True)):
@@ -313,6 +316,7 @@ class Worker:
                 self.parts.scopes,
                 self._gate,
                 passwords,
+                consenting,
                 self._orders,
             )
             self._doors.append(door)

@@ -5,7 +5,7 @@ bounces, manual and legal suppressions are the operator's. It is recorded either
 ValueError for a consent that lies in the future.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from config.database import Database, load_queries
 from suppression.digest import Kind, Scope
 from suppression.entry import Action, Channel, Entry, clean
-from suppression.log import SuppressionLog
+from suppression.log import Appending, SuppressionLog
 from suppression.plan import Lift
 
 FUTURE_SECONDS: Final = 60.0
@@ -72,23 +72,17 @@ class Consents:
     async def record(self, consents: Sequence[Consent]) -> list[Recorded]:
         """Write consents down and lift what they lift, in one commit; one answer for each, in order."""
         async with self._log.appending() as appending:
-            now = appending.now
-            times = [now if consent.at is None else consent.at for consent in consents]
-            if any(at > now + FUTURE_SECONDS for at in times):
-                raise ValueError("a consent lies in the future")
-            rows = await appending.connection.fetch(_QUERIES.record, *_columns(consents, times, now))
-            ids = [row["id"] for row in rows]
-            recorded = []
-            for consent, consent_id, at in zip(consents, ids, times, strict=True):
-                lifted = await appending.lift([_lift(consent, consent_id, at)], Action.LIFT_BY_CONSENT)
-                recorded.append(Recorded(consent_id, at, lifted[0] if lifted else None))
-        return recorded
+            return await record(appending, consents)
 
-    async def consenting(self, persons: Iterable[int], tenant_id: int, list_id: int) -> set[int]:
-        """Those of these persons who ever consented to this list, or to all mail of the tenant."""
+    async def lists_of(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], set[int]]:
+        """The lists that persons consented to, for each (person, tenant) that has any; 0: all mail of the tenant."""
+        persons, tenants = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_QUERIES.consenting, list(persons), tenant_id, list_id)
-        return {row["person"] for row in rows}
+            rows = await connection.fetch(_QUERIES.lists_of, persons, tenants)
+        found: dict[tuple[int, int], set[int]] = {}
+        for person, tenant_id, list_id in rows:
+            found.setdefault((person, tenant_id), set()).add(list_id)
+        return found
 
     async def count_since(self, person: int, seconds: float) -> int:
         """How many consents of a person were recorded in the last seconds."""
@@ -101,6 +95,31 @@ class Consents:
         async with self._database.connection() as connection:
             rows = await connection.fetch(_QUERIES.of_person, person)
         return [KnownConsent(row[0], Scope(row[1]), *row[2:]) for row in rows]
+
+
+def consent_time(text: str) -> float | None:
+    """Epoch seconds of a time in ISO 8601; None for what is none, or names no zone: a guess might lift too much."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return at.timestamp() if at.tzinfo else None
+
+
+async def record(appending: Appending, consents: Sequence[Consent]) -> list[Recorded]:
+    """Write consents down in an open transaction, and lift what they lift."""
+    now = appending.now
+    times = [now if consent.at is None else consent.at for consent in consents]
+    if any(at > now + FUTURE_SECONDS for at in times):
+        raise ValueError("a consent lies in the future")
+    rows = await appending.connection.fetch(_QUERIES.record, *_columns(consents, times, now))
+    lifts = [_lift(consent, row["id"], at) for consent, row, at in zip(consents, rows, times, strict=True)]
+    # an entry's reason begins with the consent's id, and so is its own
+    lifted = {entry.reason: entry for entry in await appending.lift(lifts, Action.LIFT_BY_CONSENT)}
+    return [
+        Recorded(row["id"], at, lifted.get(clean(lift.reason)))
+        for row, at, lift in zip(rows, times, lifts, strict=True)
+    ]
 
 
 def _lift(consent: Consent, consent_id: int, at: float) -> Lift:

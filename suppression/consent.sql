@@ -9,10 +9,12 @@ SELECT * FROM unnest(
 )
 RETURNING id;
 
--- name: consenting
--- Those of some persons who consented to a list, or to all mail of its tenant.
-SELECT DISTINCT person FROM consent
-WHERE person = ANY ($1::bigint[]) AND tenant_id = $2 AND (scope = 2 OR (scope = 3 AND list_id = $3));
+-- name: lists_of
+-- The lists that persons consented to, each asked for one tenant; 0: all mail of the tenant.
+SELECT DISTINCT consent.person, consent.tenant_id, CASE WHEN consent.scope = 2 THEN 0 ELSE consent.list_id END
+FROM unnest($1::bigint[], $2::integer[]) AS asked (person, tenant_id)
+JOIN consent ON consent.person = asked.person AND consent.tenant_id = asked.tenant_id
+WHERE consent.scope IN (2, 3);
 
 -- name: count_since
 -- How many consents of one person were recorded since a time.

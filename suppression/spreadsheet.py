@@ -5,7 +5,7 @@ Memory holds a row. What is no address is a row without a person, never an error
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -43,11 +43,13 @@ class SpreadsheetError(Exception):
 
 
 class Row(NamedTuple):
-    """A row: whom it names (None: nobody), the kind that it states (None: nothing known), and where the next begins."""
+    """A row: whom it names (None: nobody), the kind that it states (None: nothing known), and where the next begins.
+    `more`: what it says in the other columns that were asked for; empty where there is no such column."""
 
     person: int | None
     kind: Kind | None
     offset: int
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,22 @@ class Layout:
     digests: bool
     kind_column: int | None
     begin: int
+    more: tuple[int | None, ...] = ()
 
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.strip().lower() if character.isalnum())
 
 
-def layout_of(sample: bytes) -> Layout:
-    """Decide how to read a file from its first bytes; `SpreadsheetError` when nothing in it looks like addresses."""
+def _index(names: Sequence[str], wanted: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def layout_of(sample: bytes, more: Sequence[Sequence[str]] = ()) -> Layout:
+    """Decide how to read a file from its first bytes; `SpreadsheetError` when nothing in it looks like addresses.
+
+    `more`: the names of each of the other columns that are wanted.
+    """
     mark = 3 if sample.startswith(b"\xef\xbb\xbf") else 0
     first = sample[mark:].split(b"\n", 1)[0]
     begin = mark + len(first) + 1
@@ -77,18 +87,18 @@ def layout_of(sample: bytes) -> Layout:
     for wanted, digests in ((DIGEST_COLUMNS, True), (ADDRESS_COLUMNS, False)):
         for name in wanted:
             if name in names and "@" not in cells[names.index(name)]:
-                kinds = [names.index(kind) for kind in KIND_COLUMNS if kind in names]
-                return Layout(delimiter, names.index(name), digests, kinds[0] if kinds else None, begin)
+                others = tuple(_index(names, each) for each in more)
+                return Layout(delimiter, names.index(name), digests, _index(names, KIND_COLUMNS), begin, others)
     for column, cell in enumerate(cells):
         if "@" in cell:
-            return Layout(delimiter, column, False, None, mark)
+            return Layout(delimiter, column, False, None, mark, (None,) * len(more))
     raise SpreadsheetError(f"no column of addresses among: {', '.join(names[:20]) or 'nothing'}")
 
 
-def rows(path: Path, digest: Digest, offset: int = 0) -> Iterator[Row]:
+def rows(path: Path, digest: Digest, offset: int = 0, more: Sequence[Sequence[str]] = ()) -> Iterator[Row]:
     """The rows of a file, from an offset that an earlier row gave; `SpreadsheetError`, OSError."""
     with path.open("rb") as file:
-        layout = layout_of(file.read(SAMPLE_BYTES))
+        layout = layout_of(file.read(SAMPLE_BYTES), more)
         begin = max(offset, layout.begin)
         file.seek(begin)
         for text, behind in _texts(file, begin):
@@ -97,7 +107,8 @@ def rows(path: Path, digest: Digest, offset: int = 0) -> Iterator[Row]:
             except csv.Error:
                 cells = ["?"]
             if any(cells):
-                yield Row(_person(cells, layout, digest), _kind(cells, layout), behind)
+                others = tuple(_cell(cells, column) for column in layout.more)
+                yield Row(_person(cells, layout, digest), _kind(cells, layout), behind, others)
 
 
 def _texts(file: BinaryIO, offset: int) -> Iterator[tuple[str, int]]:
@@ -134,6 +145,10 @@ def _person(cells: list[str], layout: Layout, digest: Digest) -> int | None:
         return None if "\ufffd" in cell else digest.person(cell)
     except AddressError:
         return None
+
+
+def _cell(cells: list[str], column: int | None) -> str:
+    return cells[column].strip() if column is not None and column < len(cells) else ""
 
 
 def _kind(cells: list[str], layout: Layout) -> Kind | None:

@@ -9,7 +9,7 @@ import asyncio
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final
 from config.database import Database, load_queries
 from suppression.digest import Digest, Kind, Scope
 from suppression.entry import Channel, NewEntry
-from suppression.log import SuppressionLog
+from suppression.log import Appending, SuppressionLog
 from suppression.prove import digest_text
 from suppression.spreadsheet import Row, rows
 
@@ -55,12 +55,21 @@ class Progress:
     refused: int
 
 
+Put = Callable[[Appending], Awaitable[tuple[int, int]]]
+
+
 class ImportTakenOver(Exception):
     """Another process imports the same file in the same way, and is ahead."""
 
 
 class Importer:
     """Imports files into the log."""
+
+    what = ""
+    """Tells what is imported as something else than suppressions."""
+
+    columns: Sequence[Sequence[str]] = ()
+    """Names of each further column that is read."""
 
     def __init__(self, database: Database, log: SuppressionLog, digest: Digest) -> None:
         self._database = database
@@ -72,9 +81,9 @@ class Importer:
 
         Raises OSError, `SpreadsheetError`, `ImportTakenOver`.
         """
-        source = await asyncio.to_thread(_fingerprint, order)
+        source = await asyncio.to_thread(_fingerprint, order, self.what)
         so_far = await self._state(source, order.path.stat().st_size)
-        reader = rows(order.path, self._digest, so_far.offset)
+        reader = rows(order.path, self._digest, so_far.offset, self.columns)
         batch = await asyncio.to_thread(_next_batch, reader)
         while batch:
             # The next batch is read while the database writes this one.
@@ -88,14 +97,12 @@ class Importer:
         return so_far
 
     async def _write(self, source: bytes, order: ImportOrder, batch: list[Row], so_far: Progress) -> Progress:
-        entries = [_entry(order, row.person, row.kind) for row in batch if row.person is not None]
+        put = await self._prepare(order, batch)
         async with self._log.appending() as appending:
-            if entries:
-                await appending.suppress(entries)
+            added, refused = await put(appending)
             done = Progress(
-                batch[-1].offset, so_far.size, so_far.read + len(batch), so_far.added + len(appending.written),
-                so_far.refused + len(batch) - len(entries),
-            )  # fmt: skip
+                batch[-1].offset, so_far.size, so_far.read + len(batch), so_far.added + added, so_far.refused + refused
+            )
             advanced = await appending.connection.fetchval(
                 _QUERIES.import_advanced, source, so_far.offset, done.offset, done.read, done.added, done.refused
             )
@@ -103,16 +110,28 @@ class Importer:
                 raise ImportTakenOver
         return done
 
+    async def _prepare(self, order: ImportOrder, batch: list[Row]) -> "Put":
+        """What puts a batch into the log: how many rows it added, and how many it refused."""
+        entries = [_entry(order, row.person, row.kind) for row in batch if row.person is not None]
+
+        async def put(appending: Appending) -> tuple[int, int]:
+            if entries:
+                await appending.suppress(entries)
+            return len(appending.written), len(batch) - len(entries)
+
+        return put
+
     async def _state(self, source: bytes, size: int) -> Progress:
         async with self._database.connection() as connection:
             found = await connection.fetch(_QUERIES.import_state, source)
         return Progress(found[0][0], size, *found[0][1:]) if found else Progress(0, size, 0, 0, 0)
 
 
-def _fingerprint(order: ImportOrder) -> bytes:
+def _fingerprint(order: ImportOrder, what: str) -> bytes:
     """Names the content of the file and what it is imported as: the same order again goes on, another starts anew."""
     with order.path.open("rb") as file:
         state = hashlib.file_digest(file, "sha256")
+    state.update(what.encode())
     state.update(repr((order.scope, order.kind, order.tenant_id, order.list_id)).encode())
     return state.digest()
 

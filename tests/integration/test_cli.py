@@ -12,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    [], ["run"], ["check-config"], ["classify"], ["tenant"], ["tenant", "add"], ["tenant", "list"], ["group"],
-    ["group", "add"], ["group", "join"], ["group", "list"], ["credential"], ["credential", "add"],
+    [], ["run"], ["check-config"], ["classify"], ["tenant"], ["tenant", "add"], ["tenant", "list"], ["tenant", "set"],
+    ["group"], ["group", "add"], ["group", "join"], ["group", "list"], ["credential"], ["credential", "add"],
     ["credential", "list"], ["credential", "revoke"], ["dkim"], ["dkim", "new"],
     ["dkim", "show"], ["dkim", "retire"], ["suppress"], ["suppress", "add"], ["suppress", "check"],
-    ["suppress", "remove"], ["suppress", "import"], ["suppress", "export"], ["consent"], ["consent", "add"], ["prove"],
+    ["suppress", "remove"], ["suppress", "import"], ["suppress", "export"], ["consent"], ["consent", "add"],
+    ["consent", "import"], ["prove"],
     ["verify-log"], ["queue"], ["send"], ["sink"], ["sink", "run"], ["sink", "show"],
 ]  # fmt: skip
 

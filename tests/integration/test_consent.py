@@ -79,9 +79,16 @@ async def test_a_consent_from_the_future_is_refused_and_nothing_of_its_batch_is_
 
 async def test_who_consented(consents: Consents) -> None:
     await consents.record([given(5), given(6, Scope.TENANT, list_id=0), given(7, list_id=8)])
-    assert await consents.consenting([5, 6, 7, 8], 7, 9) == {5, 6}
-    assert await consents.consenting([5, 6, 7, 8], 7, 8) == {6, 7}
-    assert await consents.consenting([5, 6, 7, 8], 1, 9) == set()
+    assert await consents.lists_of([(5, 7), (6, 7), (7, 7), (8, 7)]) == {(5, 7): {9}, (6, 7): {0}, (7, 7): {8}}
+    assert await consents.lists_of([(5, 1), (6, 1)]) == {}
+
+
+async def test_of_several_consents_in_a_batch_the_newer_one_lifts(log: SuppressionLog, consents: Consents) -> None:
+    [entry] = await log.append([asked(5)])
+    older, newer, other = await consents.record([given(at=entry.at - 60), given(), given(6)])
+    assert (older.lifted, other.lifted) == (None, None)
+    assert newer.lifted is not None
+    assert newer.lifted.reason.startswith(f"consent {newer.consent_id}:")
 
 
 async def test_a_later_unsubscribe_counts_again(log: SuppressionLog, consents: Consents) -> None:

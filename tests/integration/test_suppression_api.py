@@ -182,3 +182,43 @@ async def test_without_a_database_nothing_is_said_to_be_done(database: Database,
         status, told = await post(http, entries({"address": "bob@example.com"}), **headers)
         assert status == 503
         assert "not recorded" in told["error"]
+
+
+async def test_consents_are_recorded_and_lift_what_is_older(log: SuppressionLog, http: aiohttp.ClientSession) -> None:
+    await http.post(PATH, json={"entries": [{"address": "bob@example.com", "list": "news"}]}, headers=AUTH)
+    assert len(await log.in_force(keys_of(BOB))) == 1
+    given = {"digest": digest_text(BOB), "list": "news", "basis": "double opt-in", "source": "form", "evidence": "7"}
+    headers = {**AUTH, "Idempotency-Key": "c1"}
+    answers = []
+    for _ in range(2):
+        async with http.post("/v1/consents", json={"entries": [given]}, headers=headers) as answer:
+            assert answer.status == 200
+            answers.append(await answer.json())
+    assert answers[0] == answers[1]
+    assert answers[0]["entries"][0]["lifted_by_position"] == 2
+    assert await log.in_force(keys_of(BOB)) == []
+    older = {**given, "at": "2020-01-01T00:00:00Z"}
+    async with http.post("/v1/consents", json={"entries": [older]}, headers=AUTH) as answer:
+        assert (await answer.json())["entries"][0]["lifted_by_position"] is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"address": "bob@example.com"},
+        {"address": "bob@example.com", "basis": "double opt-in"},
+        {"address": "bob@example.com", "basis": "b", "source": "s", "at": "2026-01-01T00:00:00"},
+        {"address": "bob@example.com", "basis": "b", "source": "s", "at": "yesterday"},
+        {"address": "bob@example.com", "basis": "b", "source": "s", "at": "2999-01-01T00:00:00Z"},
+        {"address": "bob@example.com", "basis": "b", "source": "s", "kind": "complaint"},
+        {"address": "nobody", "basis": "b", "source": "s"},
+    ],
+)
+async def test_what_is_no_consent_changes_nothing(
+    log: SuppressionLog, http: aiohttp.ClientSession, entry: dict[str, str]
+) -> None:
+    await http.post(PATH, json={"entries": [{"address": "bob@example.com"}]}, headers=AUTH)
+    async with http.post("/v1/consents", json={"entries": [entry]}, headers=AUTH) as answer:
+        assert answer.status == 400
+        assert "bob" not in await answer.text()
+    assert len(await log.in_force(keys_of(BOB))) == 1

@@ -19,9 +19,12 @@ from config.keyring import Keyring
 from config.settings import Settings
 from mta.certificate import ensure_certificate
 from mta.intake import Intake, Stored
+from mta.orders import Book
 from mta.parts import Parts
 from mta.passwords import Passwords
 from mta.submission import Door, Policy, Trusted
+from suppression.consent import Consents
+from suppression.consenting import Consenting
 from suppression.digest import MessageClass
 from suppression.gate import Gate, Verdict
 
@@ -60,6 +63,7 @@ class Node:
     def __init__(self, parts: Parts, database: Database, url: str) -> None:
         self.parts, self.database, self.url = parts, database, url
         self.gate = FakeGate()
+        self.orders = Book()
         self.stored: list[Stored] = []
 
     async def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
@@ -120,6 +124,8 @@ class Node:
             self.parts.scopes,
             self.gate,
             passwords,
+            Consenting(Consents(self.database, self.parts.log)),
+            self.orders,
         )
 
 
