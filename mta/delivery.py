@@ -7,33 +7,32 @@ One task for each connection, none for a message. What can't have its turn here 
 
 import asyncio
 import random
-import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
-from bounce.trouble import routing, signing, suppressed
+from bounce.outcome import Action, Outcome, Trouble
+from bounce.trouble import signing, suppressed
 from config.database import DatabaseUnavailable
-from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
+from mta.claims import SPREAD_SECONDS, Claims
+from mta.connector import Connector
 from mta.contents import Content, Contents, Unsignable
-from mta.dispatch import Room, Site, pause_seconds, share
-from mta.identifiers import LANES, first_id_at
+from mta.crossroads import Crossroads
+from mta.dispatch import Room, Site, share
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
 from mta.orders import Book, Standing
 from mta.outcomes import Outcomes
-from mta.queue import ClaimedRow, Completion, FinalState, Queue
+from mta.queue import Completion, FinalState, Queue
 from mta.routing import Route, Router
 from mta.session import Session, SessionLost, Withheld
-from mta.vault import Address, VaultError
 from suppression.digest import MessageClass
 from suppression.gate import Gate, Verdict
 from suppression.scopes import Scopes
@@ -44,32 +43,18 @@ _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind
 _GATE_SECONDS = 0.1
 # leases settled by an order between two looks at the event loop
 _OBEYED_AT_ONCE = 200
-# domains whose route is looked up at once
-_LOOKUPS = 100
-# what was given back because there was no room comes due spread over this time
-_SPREAD_SECONDS = 10.0
-# longer than a statement can take before it fails, so that nothing of before is under way any more
-_DOUBT_SECONDS = 60.0
-# until a question that the database did not answer is asked again
-_RETRY_SECONDS = 0.5
-# until a recipient whose key is missing is looked at again
-_UNREADABLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What delivery keeps to, as configured."""
 
-    hostname: str
     connections_per_site: int
     messages_per_connection: int
     idle_seconds: float
-    connect_seconds: float
     memory_per_site: int
     claim_batch: int
     poll_seconds: float
-    tls: ssl.SSLContext | None
-    tls_required: bool
 
 
 class Delivery:
@@ -81,6 +66,7 @@ class Delivery:
         accounts: Accounts,
         contents: Contents,
         router: Router,
+        connector: Connector,
         gate: Gate,
         scopes: Scopes,
         room: Room,
@@ -92,9 +78,8 @@ class Delivery:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
-        self._accounts = accounts
         self._contents = contents
-        self._router = router
+        self._connector = connector
         self._gate = gate
         self._scopes = scopes
         self._room = room
@@ -104,23 +89,31 @@ class Delivery:
         self._now = now
         self._chance = chance
         self._outcomes: Outcomes
+        self._crossroads = Crossroads(
+            router,
+            place=self._place,
+            unroutable=lambda lease, outcome: self._settle(lease, outcome, ""),
+            spawn=self._spawn,
+            now=now,
+        )
+        self.claims = Claims(
+            queue,
+            accounts,
+            scopes,
+            room,
+            self,
+            batch=limits.claim_batch,
+            poll_seconds=limits.poll_seconds,
+            now=now,
+            chance=chance,
+        )
         self._sites: dict[str, Site] = {}
-        self._routes: dict[str, Route] = {}
-        self._unrouted: dict[str, list[Lease]] = {}
         self._idle: dict[Site, deque[asyncio.Future[bool]]] = {}
         self._open_recipients: dict[int, int] = {}
         self._workers: Sequence[int] = [queue.worker_id]
-        self._lookups = asyncio.Semaphore(_LOOKUPS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._labels = registry.SiteLabels()
-        self._round = queue.worker_id
-        self._in_doubt_until = 0.0
-        self._undecided: dict[int, int] = {}
         self._draining = False
-        self._room_is_free = asyncio.Event()
-        self._room_was_short = False
-        self._turned_away = 0
-        self._pause_seconds = 0.0
 
     def attach(self, outcomes: Outcomes) -> None:
         """Where completions go; it in turn tells settled() what is committed."""
@@ -155,123 +148,21 @@ class Delivery:
                 )
             )
 
-    async def claim_for_ever(self) -> None:
-        """Take due recipients from the queue while there is room, lane by lane."""
-        while not self._draining:
-            try:
-                more = await self._claim_round()
-            except DatabaseUnavailable:
-                more = False
-            if self._pause_seconds:
-                await asyncio.sleep(self._pause_seconds)
-            elif not more:
-                self._room_is_free.clear()
-                try:
-                    async with asyncio.timeout(self._limits.poll_seconds):
-                        await self._room_is_free.wait()
-                except TimeoutError:
-                    pass
+    def messages(self) -> Iterable[int]:
+        """The ids of all messages of which a recipient is leased here and known."""
+        return self._open_recipients
 
-    async def _claim_round(self) -> bool:
-        """Claim from every lane in which something is due, transactional first; whether there may be more.
+    def accept(self, lease: Lease) -> bool:
+        """A claimed recipient, for which there is room; False when there was none at its site."""
+        self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
+        return self._accept(lease)
 
-        A claim for which there was no room ends the round, and the next one begins after a pause, at another lane.
-        """
-        more = False
-        self._pause_seconds = 0.0
-        await self._settle_doubt()
-        due = await self._queue.due_lanes(self._now())
-        self._round += 1
-        # another lane first each time, so that none is favoured when room is short
-        due.sort(key=lambda found: (-found[1], (found[0] + self._round) % LANES))
-        for lane, message_class in due:
-            limit = min(self._limits.claim_batch, self._room.free(message_class))
-            if limit <= 0:
-                self._room_was_short = True
-                continue
-            if self._draining:
-                return False
-            started = time.perf_counter()
-            try:
-                rows = await self._queue.claim(lane, message_class, limit, self._now())
-            except DatabaseUnavailable:
-                # it may have been committed all the same: once commits under way are over, that can be found out
-                self._in_doubt_until = self._now() + _DOUBT_SECONDS
-                raise
-            registry.claim_seconds.observe(time.perf_counter() - started)
-            before = self._turned_away
-            for row in rows:
-                await self._take(row)
-            seconds = time.perf_counter() - started
-            self._pause_seconds = pause_seconds(len(rows), self._turned_away - before, seconds)
-            if self._pause_seconds:
-                return False
-            more = more or len(rows) == limit
-        return more
+    def decline(self, lease: Lease, due_at: float) -> None:
+        """A claimed recipient that goes back at once."""
+        self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
+        self._give_back(lease, due_at)
 
-    async def _settle_doubt(self) -> None:
-        """After a claim whose answer was lost: what is leased to this worker without its knowing goes back."""
-        if not self._in_doubt_until or self._now() < self._in_doubt_until:
-            return
-        # younger messages may be on their way in, born leased and not known here yet
-        before = first_id_at(self._now() - _DOUBT_SECONDS)
-        given_back = await self._queue.disown([*self._open_recipients, *self._undecided], before, self._now())
-        self._in_doubt_until = 0.0
-        if given_back:
-            _LOG.warning("recipients of a lost claim are queued again", recipients=given_back)
-
-    async def _take(self, row: ClaimedRow) -> None:
-        """A claimed recipient: into memory, or back where its campaign has its share there already."""
-        readable = True
-        try:
-            campaign = await self._accounts.campaign_by_id(row.campaign_id)
-            address = campaign.key.open_address(row.message_id, row.ordinal, row.sealed_address)
-        except DatabaseUnavailable:
-            # it is leased: whatever happens, it must not be forgotten
-            self._spawn(self._take_later(row))
-            return
-        except (VaultError, KeyringError):
-            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
-            readable, address = False, Address("")
-        lease = Lease(
-            row.message_id,
-            row.ordinal,
-            row.tenant_id,
-            row.list_id,
-            row.campaign_id,
-            row.message_class,
-            row.person,
-            self._scopes.keys(row.person, row.tenant_id, row.list_id),
-            address,
-            row.received_at,
-            row.expires_at,
-            row.attempts,
-            row.delay_reported,
-            row.last_outcome,
-            self._scopes.position,
-        )
-        self._open_recipients[row.message_id] = self._open_recipients.get(row.message_id, 0) + 1
-        if not readable:
-            self._room.take(row.campaign_id, 1)
-            self._give_back(lease, self._now() + _UNREADABLE_SECONDS)
-        elif self._room.reserve(row.campaign_id, row.message_class, 1):
-            self._accept(lease)
-        else:
-            self._turned_away += 1
-            self._room.take(row.campaign_id, 1)
-            self._give_back(lease, self._now() + self._chance() * _SPREAD_SECONDS)
-
-    async def _take_later(self, row: ClaimedRow) -> None:
-        self._undecided[row.message_id] = self._undecided.get(row.message_id, 0) + 1
-        try:
-            await asyncio.sleep(_RETRY_SECONDS)
-            await self._take(row)
-        finally:
-            self._undecided[row.message_id] -= 1
-            if not self._undecided[row.message_id]:
-                del self._undecided[row.message_id]
-
-    def _accept(self, lease: Lease) -> None:
+    def _accept(self, lease: Lease) -> bool:
         """The check at the claim, then on to the site."""
         now = self._now()
         if now >= lease.expires_at:
@@ -279,11 +170,8 @@ class Delivery:
         elif self._verdict(lease) is Verdict.SUPPRESSED:
             self._withhold(lease, "claim")
         elif not self._stopped(lease):
-            route = self._routes.get(lease.domain)
-            if route is not None and route.expires_at > now:
-                self._place(lease, route)
-            else:
-                self._look_up(lease)
+            return self._crossroads.send(lease)
+        return True
 
     def _verdict(self, lease: Lease) -> Verdict:
         """What the gate says now, by keys that know every group that a tenant has joined meanwhile."""
@@ -292,59 +180,31 @@ class Delivery:
             lease.scoped_at = self._scopes.position
         return self._gate.allows(lease.keys, lease.message_class)
 
-    # --- routes
+    # --- sites and sessions
 
-    def _look_up(self, lease: Lease) -> None:
-        waiting = self._unrouted.get(lease.domain)
-        if waiting is not None:
-            waiting.append(lease)
-            return
-        self._unrouted[lease.domain] = [lease]
-        self._spawn(self._route(lease.domain))
-
-    async def _route(self, domain: str) -> None:
-        """Find the route of a domain for all that wait for it."""
-        try:
-            async with self._lookups:
-                found = await self._router.route(domain)
-        except Exception as error:
-            _LOG.error("routing failed", error=type(error).__name__)
-            found = routing("4.4.3", "internal error while routing", BounceClass.SYSTEM)
-        leases = self._unrouted.pop(domain)
-        if isinstance(found, Outcome):
-            for lease in leases:
-                self._settle(lease, found, "")
-            return
-        if len(self._routes) > 50_000:
-            self._routes.clear()
-        self._routes[domain] = found
-        for lease in leases:
-            self._place(lease, found)
-
-    def _place(self, lease: Lease, route: Route) -> None:
-        """Let a lease wait at its site, or give it back where that would take too long."""
+    def _place(self, lease: Lease, route: Route) -> bool:
+        """Let a lease wait at its site; False, and given back, where that would take too long."""
         site = self._sites.get(route.site)
         if site is None:
             site = self._sites[route.site] = Site(route)
         site.route = route
         now = self._now()
         if self._stopped(lease, site.key):
-            pass
-        elif site.suspended(now):
-            self._turned_away += 1
-            due_at = site.suspended_until + self._chance() * _SPREAD_SECONDS
+            return True
+        if site.suspended(now):
+            due_at = site.suspended_until + self._chance() * SPREAD_SECONDS
             self._give_back(lease, due_at, site.key, site.last_outcome)
-        elif len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
-            self._turned_away += 1
-            self._give_back(lease, now + self._chance() * _SPREAD_SECONDS, site.key)
-        elif not self._limit():
+            return False
+        if len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
+            self._give_back(lease, now + self._chance() * SPREAD_SECONDS, site.key)
+            return False
+        if not self._limit():
             # fewer connections than workers: others have the site's share, one of them will claim it
             self._give_back(lease, now + self._chance() * self._limits.poll_seconds, site.key)
-        else:
-            site.queue.push(lease)
-            self._pump(site)
-
-    # --- sites and sessions
+            return True
+        site.queue.push(lease)
+        self._pump(site)
+        return True
 
     def share_with(self, workers: Sequence[int]) -> None:
         """Who shares the sites' limits from now on."""
@@ -419,44 +279,17 @@ class Delivery:
                 idle.remove(waiter)
 
     async def _connect(self, site: Site) -> Session | None:
-        """A session with the first host that takes one; without any, the site rests."""
-        outcome = routing("4.4.1", "no host to connect to")
-        for host in site.route.hosts:
-            for address in host.addresses:
-                try:
-                    session = await self._connect_to(host.name, address, host.port)
-                except SessionLost as lost:
-                    outcome = lost.outcome
-                else:
-                    site.reached()
-                    return session
-        if site.established:  # only this one more was refused
-            site.crowded(self._now())
-        else:
-            self._rest(site, outcome)
-        return None
-
-    async def _connect_to(self, host: str, address: str, port: int) -> Session:
-        limits = self._limits
-
-        async def connect(tls: ssl.SSLContext | None) -> Session:
-            return await Session.connect(
-                host,
-                address,
-                port,
-                hostname=limits.hostname,
-                connect_seconds=limits.connect_seconds,
-                tls=tls,
-                tls_required=limits.tls_required,
-            )
-
+        """A session with the site; where none is to be had, the site rests."""
         try:
-            return await connect(limits.tls)
+            session = await self._connector.connect(site.route)
         except SessionLost as lost:
-            # opportunistic: a peer whose TLS is broken gets its mail without
-            if limits.tls is None or limits.tls_required or lost.outcome.stage is not Stage.STARTTLS:
-                raise
-            return await connect(None)
+            if site.established:  # only this one more was refused
+                site.crowded(self._now())
+            else:
+                self._rest(site, lost.outcome)
+            return None
+        site.reached()
+        return session
 
     def _rest(self, site: Site, outcome: Outcome) -> None:
         """A site can't be used for now: what waits for it is deferred by that, even if one recipient was refused."""
@@ -644,9 +477,7 @@ class Delivery:
                 self._contents.discard(completion.message_id)
                 if completion.state is not None:
                     emptied.append(completion.message_id)
-        if self._room_was_short:
-            self._room_was_short = False
-            self._room_is_free.set()
+        self.claims.room_freed()
         await self._queue.sweep(emptied)
 
     async def expire_for_ever(self) -> None:
@@ -669,7 +500,7 @@ class Delivery:
     async def drain(self, seconds: float) -> None:
         """Finish what is in transaction, take nothing new; what is left stays leased, and is the caller's to return."""
         self._draining = True
-        self._room_is_free.set()
+        self.claims.stop()
         for idle in self._idle.values():
             for waiter in idle:
                 _wake(waiter, True)

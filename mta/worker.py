@@ -25,6 +25,7 @@ from config.database import Database, DatabaseUnavailable
 from config.keyring import Keyring
 from config.settings import Settings, endpoint
 from metrics import registry
+from mta.connector import Connector
 from mta.contents import Contents
 from mta.delivery import Delivery, Limits
 from mta.dispatch import Room
@@ -123,7 +124,7 @@ class Worker:
             await self._listen()
             tasks += (
                 [
-                    asyncio.create_task(self._delivery.claim_for_ever()),
+                    asyncio.create_task(self._delivery.claims.claim_for_ever()),
                     asyncio.create_task(self._delivery.expire_for_ever()),
                 ]
                 if "delivery" in self._settings.roles
@@ -241,14 +242,16 @@ class Worker:
             delivery.retry_seconds, delivery.retry_jitter, delivery.delay_notice_seconds, settings.submission.dsn
         )
         limits = Limits(
-            settings.identity.hostname,
             delivery.connections_per_site,
             delivery.messages_per_connection,
             delivery.idle_seconds,
-            delivery.connect_timeout_seconds,
             queue.memory_per_site,
             queue.claim_batch,
             queue.poll_seconds,
+        )
+        connector = Connector(
+            settings.identity.hostname,
+            delivery.connect_timeout_seconds,
             None if delivery.tls == "none" else _client_tls(),
             delivery.tls == "required",
         )
@@ -257,6 +260,7 @@ class Worker:
             parts.accounts,
             contents,
             parts.router(),
+            connector,
             self._gate,
             parts.scopes,
             self._room,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from config.database import DatabaseUnavailable
-from mta import delivery as delivery_module
 from mta.vault import Address
 from suppression.digest import Scope
 from tests.support.client import trusting
@@ -404,7 +403,6 @@ async def queued(n: Node, count: int) -> bool:
 async def test_a_database_that_goes_away_after_a_claim_forgets_nobody(
     n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_module, "_RETRY_SECONDS", 0.01)
     async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, room=(0, 0)) as e:
         await e.submit(*readers(5))
         e.room.__init__(100, 100)  # type: ignore[misc]
@@ -419,6 +417,8 @@ async def test_a_database_that_goes_away_after_a_claim_forgets_nobody(
             return await found(campaign_id)
 
         monkeypatch.setattr(n.parts.accounts, "campaign_by_id", sometimes)
+        await e.claim()
+        assert await e.states() == [(1, 0)] * 5
         await e.claim()
         await until(lambda: len(peer.messages) == 5)
         await e.settled()

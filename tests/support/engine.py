@@ -1,9 +1,11 @@
 """Delivery as in a worker, inside the test's process: real database, scripted peers, a clock that a test sets."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from mta.connector import Connector
 from mta.contents import Contents
 from mta.delivery import Delivery, Limits
 from mta.dispatch import Room
@@ -24,7 +26,8 @@ class Engine:
     """One worker's delivery. `claim` takes what is due by the clock, once."""
 
     def __init__(self, node: Node, clock: Clock, routes: Mapping[str, int], *, create_keys: bool = True,
-                 room: tuple[int, int] = (1_000, 1_000), **limits: Any) -> None:  # fmt: skip
+                 room: tuple[int, int] = (1_000, 1_000), tls: ssl.SSLContext | None = None, tls_required: bool = False,
+                 **limits: Any) -> None:  # fmt: skip
         self.node, self.clock = node, clock
         parts = node.parts
         self.room = Room(*room)
@@ -33,14 +36,14 @@ class Engine:
             max_bytes=10_000_000, signing_required=True, create_keys=create_keys,
         )  # fmt: skip
         values: dict[str, Any] = {
-            "hostname": HOSTNAME, "connections_per_site": 2, "messages_per_connection": 100, "idle_seconds": 30.0,
-            "connect_seconds": 5.0, "memory_per_site": 100, "claim_batch": 50, "poll_seconds": 1.0, "tls": None,
-            "tls_required": False,
+            "connections_per_site": 2, "messages_per_connection": 100, "idle_seconds": 30.0, "memory_per_site": 100,
+            "claim_batch": 50, "poll_seconds": 1.0,
         }  # fmt: skip
         hops = {domain: NextHop("127.0.0.1", port) for domain, port in routes.items()}
         router = Router(None, routes=hops, allow_private=True, now=clock)
+        connector = Connector(HOSTNAME, 5.0, tls, tls_required)
         self.delivery = Delivery(
-            parts.queue, parts.accounts, self.contents, router, node.gate, parts.scopes, self.room,
+            parts.queue, parts.accounts, self.contents, router, connector, node.gate, parts.scopes, self.room,
             RetryPolicy([60.0, 300.0], 0.0, 1e9, notices=False), Limits(**{**values, **limits}),
             now=clock, chance=lambda: 0.5,
         )  # fmt: skip
@@ -74,7 +77,7 @@ class Engine:
 
     async def claim(self) -> None:
         """What is due now."""
-        await self.delivery._claim_round()
+        await self.delivery.claims.claim_round()
 
     async def settled(self) -> None:
         """Wait until nothing is held in memory: every recipient is final, or back in the queue."""

@@ -1,0 +1,218 @@
+"""What comes to a worker out of the queue: due recipients are claimed while there is room, lane by lane.
+
+A claim that finds no room is followed by a pause, so that a million recipients of a site that takes none cost others
+little. What was claimed is never forgotten: a row that can't be read yet is looked at again, and rows of a claim whose
+answer was lost are given back once it can't be under way any more. Raises DatabaseUnavailable.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import structlog
+
+from config.database import DatabaseUnavailable
+from config.keyring import KeyringError
+from metrics import registry
+from mta.accounts import Accounts
+from mta.dispatch import Room, pause_seconds
+from mta.identifiers import LANES, first_id_at
+from mta.lease import Lease
+from mta.queue import ClaimedRow, Queue
+from mta.vault import Address, VaultError
+from suppression.digest import MessageClass
+from suppression.scopes import Scopes
+
+_LOG = structlog.get_logger(__name__)
+# longer than a statement can take before it fails, so that nothing of before is under way any more
+_DOUBT_SECONDS: Final = 60.0
+# until a recipient whose key is missing is looked at again
+_UNREADABLE_SECONDS: Final = 600.0
+SPREAD_SECONDS: Final = 10.0
+"""What was given back because there was no room comes due spread over this time."""
+
+
+class Deliverer(Protocol):
+    """Who delivers what is claimed."""
+
+    def accept(self, lease: Lease) -> bool:
+        """Take a lease for which room was reserved; False when it went back for lack of room at its site."""
+        ...
+
+    def decline(self, lease: Lease, due_at: float) -> None:
+        """Give a lease back to the queue at once."""
+        ...
+
+    def messages(self) -> Iterable[int]:
+        """The ids of all messages of which a lease is in hand."""
+        ...
+
+
+class Claims:
+    """The claims of one worker."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        accounts: Accounts,
+        scopes: Scopes,
+        room: Room,
+        deliverer: Deliverer,
+        *,
+        batch: int,
+        poll_seconds: float,
+        now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`batch`: recipients of a claim at the most; `poll_seconds`: how often to look when nothing was due."""
+        self._queue = queue
+        self._accounts = accounts
+        self._scopes = scopes
+        self._room = room
+        self._deliverer = deliverer
+        self._batch = batch
+        self._poll_seconds = poll_seconds
+        self._now = now
+        self._chance = chance
+        self._round = queue.worker_id
+        self._unread: list[ClaimedRow] = []
+        self._in_doubt_until = 0.0
+        self._wanted = asyncio.Event()
+        self._room_was_short = False
+        self._stopped = False
+        self._turned_away = 0
+        self._pause_seconds = 0.0
+
+    async def claim_for_ever(self) -> None:
+        """Take due recipients from the queue while there is room, until stopped."""
+        while not self._stopped:
+            try:
+                more = await self.claim_round()
+            except DatabaseUnavailable:
+                more = False
+            if self._pause_seconds:
+                await asyncio.sleep(self._pause_seconds)
+            elif not more:
+                self._wanted.clear()
+                try:
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._wanted.wait()
+                except TimeoutError:
+                    pass
+
+    def room_freed(self) -> None:
+        """Claim again at once where room was what was missing."""
+        if self._room_was_short:
+            self._room_was_short = False
+            self._wanted.set()
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self._stopped = True
+        self._wanted.set()
+
+    async def claim_round(self) -> bool:
+        """Claim from every lane in which something is due, transactional first; whether there may be more.
+
+        A claim for which there was no room ends the round, and the next one begins after a pause, at another lane.
+        """
+        more = False
+        self._pause_seconds = 0.0
+        await self._settle_doubt()
+        await self._read_again()
+        due = await self._queue.due_lanes(self._now())
+        self._round += 1
+        # another lane first each time, so that none is favoured when room is short
+        due.sort(key=lambda found: (-found[1], (found[0] + self._round) % LANES))
+        for lane, message_class in due:
+            limit = min(self._batch, self._room.free(message_class))
+            if limit <= 0:
+                self._room_was_short = True
+                continue
+            if self._stopped:
+                return False
+            claimed = await self._claim(lane, message_class, limit)
+            if self._pause_seconds:
+                return False
+            more = more or claimed == limit
+        return more
+
+    async def _claim(self, lane: int, message_class: MessageClass, limit: int) -> int:
+        """Claim from one lane and hand on what came; returns how many."""
+        started = time.perf_counter()
+        try:
+            rows = await self._queue.claim(lane, message_class, limit, self._now())
+        except DatabaseUnavailable:
+            # it may have been committed all the same: once commits under way are over, that can be found out
+            self._in_doubt_until = self._now() + _DOUBT_SECONDS
+            raise
+        registry.claim_seconds.observe(time.perf_counter() - started)
+        before = self._turned_away
+        for row in rows:
+            await self._take(row)
+        seconds = time.perf_counter() - started
+        self._pause_seconds = pause_seconds(len(rows), self._turned_away - before, seconds)
+        return len(rows)
+
+    async def _settle_doubt(self) -> None:
+        """After a claim whose answer was lost: what is leased to this worker without its knowing goes back."""
+        if not self._in_doubt_until or self._now() < self._in_doubt_until:
+            return
+        # younger messages may be on their way in, born leased and not known here yet
+        before = first_id_at(self._now() - _DOUBT_SECONDS)
+        known = [*self._deliverer.messages(), *(row.message_id for row in self._unread)]
+        given_back = await self._queue.disown(known, before, self._now())
+        self._in_doubt_until = 0.0
+        if given_back:
+            _LOG.warning("recipients of a lost claim are queued again", recipients=given_back)
+
+    async def _read_again(self) -> None:
+        """What could not be read while the database was away."""
+        unread, self._unread = self._unread, []
+        for row in unread:
+            await self._take(row)
+
+    async def _take(self, row: ClaimedRow) -> None:
+        """Hand a recipient on, or give it back where its campaign has its share of memory already."""
+        readable = True
+        try:
+            campaign = await self._accounts.campaign_by_id(row.campaign_id)
+            address = campaign.key.open_address(row.message_id, row.ordinal, row.sealed_address)
+        except DatabaseUnavailable:
+            # it is leased: whatever happens, it must not be forgotten
+            self._unread.append(row)
+            return
+        except (VaultError, KeyringError):
+            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
+            readable, address = False, Address("")
+        lease = self._lease(row, address)
+        if not readable:
+            self._room.take(row.campaign_id, 1)
+            self._deliverer.decline(lease, self._now() + _UNREADABLE_SECONDS)
+        elif self._room.reserve(row.campaign_id, row.message_class, 1):
+            self._turned_away += not self._deliverer.accept(lease)
+        else:
+            self._turned_away += 1
+            self._room.take(row.campaign_id, 1)
+            self._deliverer.decline(lease, self._now() + self._chance() * SPREAD_SECONDS)
+
+    def _lease(self, row: ClaimedRow, address: Address) -> Lease:
+        return Lease(
+            row.message_id,
+            row.ordinal,
+            row.tenant_id,
+            row.list_id,
+            row.campaign_id,
+            row.message_class,
+            row.person,
+            self._scopes.keys(row.person, row.tenant_id, row.list_id),
+            address,
+            row.received_at,
+            row.expires_at,
+            row.attempts,
+            row.delay_reported,
+            row.last_outcome,
+            self._scopes.position,
+        )
