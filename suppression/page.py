@@ -8,7 +8,7 @@ import base64
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
@@ -142,7 +142,7 @@ class Pages:
         return self._page(
             "preferences_heading",
             f"<h1>{self._text('preferences_heading')}</h1>",
-            self._about(description),
+            self._about(replace(description, list_name="") if description else None),
             self._elections(subscriptions) if subscriptions else f"<p>{self._text('preferences_none')}</p>",
             f"<h2>{self._text('more_heading')}</h2>",
             self._buttons([(choice, f"button_{choice}") for choice in wider]),
