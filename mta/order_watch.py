@@ -42,6 +42,7 @@ class OrderWatch:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._position = -1
+        self._trouble = ""
         self._hint = asyncio.Event()
         self._known = asyncio.Event()
 
@@ -58,7 +59,7 @@ class OrderWatch:
                 await feed.listen(self._hint.set)
                 await self._follow(feed)
             except (DatabaseUnavailable, OrderError) as error:
-                _LOG.warning("orders are not followed", reason=str(error))
+                self._note(str(error))
             finally:
                 if feed is not None:
                     feed.close()
@@ -74,7 +75,16 @@ class OrderWatch:
                 self._position = position
                 self._on_change()
             self.book.confirm(asked_at)
+            self._note("")
             self._known.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._hint.wait()
+
+    def _note(self, trouble: str) -> None:
+        """Say what keeps the orders from being followed, once, and when they are followed again."""
+        if trouble and trouble != self._trouble:
+            _LOG.warning("orders are not followed", reason=trouble)
+        elif self._trouble and not trouble:
+            _LOG.info("orders are followed again")
+        self._trouble = trouble

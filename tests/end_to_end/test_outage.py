@@ -6,7 +6,7 @@ import os
 import signal
 import smtplib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -22,10 +22,16 @@ STALENESS_SECONDS = 2.0
 RECIPIENTS = [f"reader-{number}@example.net" for number in range(400)]
 
 
-async def unhurried(connection: Connection) -> None:
-    """A peer that takes its time for each message, so that there is always something to send."""
-    await asyncio.sleep(0.05)
-    await connection.proceed()
+def unhurried(hurry: asyncio.Event) -> Callable[[Connection], Awaitable[None]]:
+    """A peer that takes its time for each message, so that there is always something to send; until it hurries."""
+
+    async def answer(connection: Connection) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await hurry.wait()
+        await connection.proceed()
+
+    return answer
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +67,8 @@ async def test_nothing_is_taken_or_sent_without_a_database(
     server = EmbeddedPostgres(data)
     await server.start()
     try:
-        async with Peer(Script().on("DOT", unhurried)) as peer:
+        hurry = asyncio.Event()
+        async with Peer(Script().on("DOT", unhurried(hurry))) as peer:
             settings = {
                 "delivery.next_hop": f"127.0.0.1:{peer.port}",
                 "delivery.connections_per_site": 2,
@@ -83,6 +90,7 @@ async def test_nothing_is_taken_or_sent_without_a_database(
                     await asyncio.sleep(1.0)
                     assert len(peer.messages) == sent < len(RECIPIENTS)
                 await daemon.ready()
+                hurry.set()
 
                 async def all_arrived() -> bool:
                     return set(peer.deliveries()) == set(RECIPIENTS)

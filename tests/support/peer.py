@@ -319,7 +319,8 @@ class Peer:
     async def start(self) -> None:
         """Listen; `port` is then known. A peer that was stopped listens on its old port again."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # with the protocol named: asyncio sets TCP_NODELAY only then, and each second reply waits for 40 ms without
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._read_limit_octets is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._read_limit_octets)
