@@ -25,6 +25,14 @@ from bounce.vocabulary import ANSWERED_BEFORE_RCPT
 TEXT_CHARACTERS = 4000
 """How much of a text is looked at: a diagnosis is a few lines, and whoever writes more is not diagnosing."""
 
+_REPORT_CHARACTERS = 200_000
+
+
+def share(recipients: int) -> int:
+    """How much of the text of each of so many recipients is looked at: whoever names hundreds has a line for each."""
+    return min(TEXT_CHARACTERS, _REPORT_CHARACTERS // max(recipients, 1))
+
+
 C = BounceClass
 
 _CAUTION: tuple[BounceClass, ...] = (
@@ -154,9 +162,14 @@ class Classifier:
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
         self._patterns = PatternSet([rule.pattern for rule in rules])
+        # The same text is asked about again: for the cause, and for what contradicts it.
+        self._known = functools.lru_cache(maxsize=16)(self._matching)
 
     def matching(self, text: str) -> list[Rule]:
         """Every rule that finds its pattern in `text`, after addresses were taken out of it."""
+        return self._known(text[:TEXT_CHARACTERS])
+
+    def _matching(self, text: str) -> list[Rule]:
         return [self.rules[index] for index in self._patterns.matches(_essence(text))]
 
     def cause(self, text: str, status: str = "", reply_code: int = 0, *, before_rcpt: bool = False) -> Cause:
@@ -239,16 +252,18 @@ _KNOWN_NAMES = re.compile(
     r"\.google\.|proofpoint|spamhaus|spamcop|sorbs|barracuda|uceprotect|abuseat|spamrats|surbl|uribl|invaluement|mailspike|rbl|dnsbl",
     re.I,
 )
-_LINE_CODE = re.compile(r"(?:^| )[245]\d\d[- ][245]\.\d{1,3}\.\d{1,3} ")
+_LINE_CODE = re.compile(r"[245]\d\d(?<![^ ]\d\d\d)[- ][245]\.\d{1,3}\.\d{1,3} ")
 _IRONPORT = re.compile(r" - unknown address error\b", re.IGNORECASE)
 _WORD_CHARACTERS = 200
 
 
 def _essence(text: str) -> str:
     words = [_anonymous(word) if "@" in word or "." in word else word for word in text[:TEXT_CHARACTERS].split()]
-    essence = _IRONPORT.sub(" ", " ".join(words))
+    essence = " ".join(words)
+    if "nknown address error" in essence:
+        essence = _IRONPORT.sub(" ", essence)
     first = _LINE_CODE.search(essence)
-    return essence if first is None else essence[: first.end()] + _LINE_CODE.sub(" ", essence[first.end() - 1 :])
+    return essence if first is None else essence[: first.end()] + _LINE_CODE.sub("", essence[first.end() :])
 
 
 def _anonymous(word: str) -> str:

@@ -1,11 +1,12 @@
 """A message's parts, sorted by what they are evidence of: structure only, what it means is the reader's business."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bounce.fields import DeliveryStatus, FeedbackReport, delivery_status, feedback_report
-from bounce.mime import Entity, Headers, decoded_words, parse
+from bounce.fields import MAX_GROUPS, DeliveryStatus, FeedbackReport, delivery_status, feedback_report
+from bounce.mime import MAX_TEXT_BYTES, Entity, Headers, decoded_words, parse
 from bounce.text import Notice, addresses, notice
 from bounce.vocabulary import PURE_MAIL_SYSTEM
 
@@ -38,9 +39,9 @@ _STATUS_IN_TEXT = re.compile(rb"(?im)^[ \t]{0,8}(?:final|original)-recipient[ \t
 _FEEDBACK_IN_TEXT = re.compile(rb"(?im)^feedback-type[ \t]*:")
 
 
-@dataclass(slots=True)
+@dataclass
 class Evidence:
-    """Everything in a message that the reader looks at."""
+    """Everything in a message that the reader looks at. Complete once `read_notice` has run."""
 
     top: Entity
     subject: str
@@ -60,7 +61,7 @@ class Evidence:
         """Values of a header field of the returned original."""
         return [value for known, value in self.original if known == name]
 
-    @property
+    @functools.cached_property
     def people_of_original(self) -> list[str]:
         """To and Cc of the returned original, in order, without repetition."""
         found: dict[str, str] = {}
@@ -71,7 +72,7 @@ class Evidence:
                     found.setdefault(address.lower(), address)
         return list(found.values())
 
-    @property
+    @functools.cached_property
     def null_sender(self) -> bool:
         """The message came with the null reverse-path, or with what some systems write in its place."""
         return self.sender.strip() == "<>" or any(
@@ -93,11 +94,10 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
     if entity is not evidence.top and (kind in _ORIGINAL_TYPES or _is_message(entity)):
         _take_original(entity, evidence)
     elif kind in _STATUS_TYPES:
-        status = delivery_status(_plain_body(entity))
         if evidence.status is None:
-            evidence.status = status
-        else:
-            evidence.status.recipients.extend(status.recipients)
+            evidence.status = delivery_status(_plain_body(entity))
+        elif len(evidence.status.recipients) < MAX_GROUPS:
+            evidence.status.recipients.extend(delivery_status(_plain_body(entity)).recipients)
     elif kind in {"message/feedback-report", "message/x-feedback-report"}:
         if len(evidence.reports) < MAX_REPORTS:
             evidence.reports.append(feedback_report(_plain_body(entity)))
@@ -107,7 +107,8 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
         for child in entity.children:
             _sort(child, evidence)
     elif kind == "text/plain" or "/" not in kind:
-        evidence.text = f"{evidence.text}\n\n{entity.text()}" if evidence.text else entity.text()
+        if len(evidence.text) < MAX_TEXT_BYTES:
+            evidence.text = f"{evidence.text}\n\n{entity.text()}" if evidence.text else entity.text()
     elif kind == "text/html":
         evidence.html = evidence.html or entity.text()
     else:

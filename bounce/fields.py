@@ -73,23 +73,28 @@ def _dedented(group: bytes) -> bytes:
 
 
 def _recipient(group: Headers) -> RecipientFields:
-    final, original = (typed_address(_first(group, name)) for name in ("final-recipient", "original-recipient"))
-    actual = typed_address(_first(group, "x-actual-recipient"))
+    firsts = dict(reversed(group))
+    final, original, actual = (
+        typed_address(firsts.get(name, "")) for name in ("final-recipient", "original-recipient", "x-actual-recipient")
+    )
     diagnostics = [untyped_diagnostic(value) for name, value in group if name == "diagnostic-code"]
     # Sun's server gives the reason as a comment to the code.
-    comment = _first(group, "status").partition("(")[2].rstrip(") ")
+    comment = firsts.get("status", "").partition("(")[2].rstrip(") ")
     if original and "." not in final.rpartition("@")[2]:
         # A name inside of the reporting host: what was sent to is the address.
         final = original
     return RecipientFields(
         address=final or original or actual,
         original=original,
-        action=action(_first(group, "action")),
-        status=status(_first(group, "status")),
+        action=action(firsts.get("action", "")),
+        status=status(firsts.get("status", "")),
         # A program's exit status is no text.
-        diagnostic=" ".join(text for text in diagnostics if re.search(r"[^\W\d]", text)) or comment,
-        remote_mta=_typed(_first(group, "remote-mta")),
+        diagnostic=" ".join(text for text in diagnostics if _WORD.search(text)) or comment,
+        remote_mta=_typed(firsts.get("remote-mta", "")),
     )
+
+
+_WORD = re.compile(r"[^\W\d]")
 
 
 def _first(group: Headers, name: str) -> str:
@@ -119,42 +124,61 @@ def action(value: str) -> Action | None:
     return _ACTIONS.get(word.group(1)) if word else None
 
 
-_STATUS = re.compile(r"(?:^|[^\d.])([245])\s?\.\s?(\d{1,3})\s?\.\s?(\d{1,3})(?![\d.]*\d)")
+# Three times as fast as a pattern that looks behind before it looks for the digit.
+_STATUS = re.compile(r"([245])(?<![\d.][245])\s?\.\s?(\d{1,3})\s?\.\s?(\d{1,3})(?![\d.]*\d)")
 
 
 def status(value: str) -> str:
     """The first enhanced status code in `value`, one of failure if there is one, or ""."""
-    codes = [f"{match[1]}.{int(match[2])}.{int(match[3])}" for match in _STATUS.finditer(value[:4000])]
-    return next((code for code in codes if code[0] != "2"), codes[0] if codes else "")
+    success = ""
+    for kind, subject, detail in _STATUS.findall(value, 0, 4000):
+        code = f"{kind}.{int(subject)}.{int(detail)}"
+        if kind != "2":
+            return code
+        success = success or code
+    return success
 
 
-_UTF8_XTEXT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
+_HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,6}")
 _IN_BRACKETS = re.compile(r"<([^<>\s]{0,400}@[^<>\s]{1,400}|\"[^\"]{0,100}\"@[^<>\s]{1,400})>")
 _SOURCE_ROUTE = re.compile(r"@[\w.-]{1,255}(?:,@[\w.-]{1,255}){0,8}:(?=[^\s:]{1,100}@)")
+# Begins where a word begins and gives nothing back, so that a long word is looked at once.
 _BARE = re.compile(
-    r"(\"[^\"@]{1,100}\"@[^\s<>()\",;]{1,255}|[^\s<>()\",;:@]{1,100}(?:[:][^\s<>()\",;:@]{1,100})?@[^\s<>()\",;:@]{1,255})"
+    r"(\"[^\"@]{1,100}\"@[^\s<>()\",;]{1,255}"
+    r"|(?<![^\s<>()\",;:@])[^\s<>()\",;:@]{1,255}+(?::[^\s<>()\",;:@]{1,255}+)?+@[^\s<>()\",;:@]{1,255})"
 )
 
 
 def typed_address(value: str) -> str:
     """The address of an address field ("rfc822; <a@example.com> (comment)"), or ""."""
     kind, semicolon, rest = value.partition(";")
-    text = rest if semicolon and "@" not in kind else value
+    text = (rest if semicolon and "@" not in kind else value)[:1000]
     if kind.strip().lower().startswith("utf-8"):
-        text = _UTF8_XTEXT.sub(_character, text)
-    return address_in(text[:1000])
+        text = _unescaped(text[:600])
+    return address_in(text)
 
 
-def _character(match: re.Match[str]) -> str:
-    number = int(match.group(1), 16)
-    return chr(number) if 0x20 < number < 0x110000 and not 0xD800 <= number < 0xE000 else ""
+def _unescaped(text: str) -> str:
+    """RFC 6533 §3, utf-8-addr-xtext: \\x{…} is the character of that number; what is none, or half of one, goes."""
+    first, *others = text.split("\\x{")
+    pieces = [first]
+    for other in others:
+        digits, _, rest = other.partition("}")
+        number = int(digits, 16) if _HEXADECIMAL.fullmatch(digits) else 0
+        pieces.append(chr(number) + rest if 0x20 < number < 0x110000 and not 0xD800 <= number < 0xE000 else rest)
+    return "".join(pieces)
 
 
 def address_in(text: str) -> str:
     """The first thing in `text` that has the form of an address, or ""."""
+    if "@" not in text:
+        return ""
     text = _SOURCE_ROUTE.sub("", text)
     match = _IN_BRACKETS.search(text) or _BARE.search(text)
     return clean_address(match.group(1)) if match else ""
+
+
+_DOMAIN = re.compile(r"\[[\w.:]+\]|[^\W_](?:[\w.-]*[\w])?")
 
 
 def clean_address(address: str) -> str:
@@ -163,7 +187,7 @@ def clean_address(address: str) -> str:
     local, at, domain = address.rpartition("@")
     if not at or not local or not domain or len(address) > 320:
         return ""
-    if not re.fullmatch(r"\[[\w.:]+\]|[^\W_](?:[\w.-]*[\w])?", domain):
+    if not _DOMAIN.fullmatch(domain):
         return ""
     return address
 
@@ -176,7 +200,7 @@ def untyped_diagnostic(value: str) -> str:
     return _DIAGNOSTIC_TYPE.sub("", value, count=1) if _DIAGNOSTIC_TYPE.match(value) else value.strip()
 
 
-_REPLY_CODE = re.compile(r"(?:^|[^\d.,:/\w-])([45]\d\d)(?=[\s:;,.\)\]-]|$)(?!\.\d|[\d:,])")
+_REPLY_CODE = re.compile(r"([45]\d\d)(?<![.,:/\w-]\d\d\d)(?=[\s:;,.\)\]-]|$)(?!\.\d|[\d:,])")
 
 
 def reply_code(text: str) -> int:

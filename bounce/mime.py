@@ -15,17 +15,18 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bounce.patterns import linear, sayable
+from bounce.patterns import sayable
 
 MAX_DEPTH = 6
 """A report has three levels (multipart/report, message/rfc822, its parts); gateways wrap it once or twice."""
 MAX_PARTS = 64
 MAX_HEADER_BYTES = 64 * 1024
 MAX_FIELDS = 400
-MAX_LINES = 1600
 MAX_VALUE_CHARACTERS = 8 * 1024
 MAX_TEXT_BYTES = 64 * 1024
 """Of one part, before and after decoding: a diagnosis stands at the top."""
+MAX_ENCODED_BYTES = 1 << 20
+"""Of a message that was encoded whole: each level of such nesting decodes all of it again."""
 
 Headers = list[tuple[str, str]]
 
@@ -38,10 +39,14 @@ class Entity:
     body: bytes
     content_type: str = "text/plain"
     children: list["Entity"] = field(default_factory=list)
+    _firsts: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._firsts = dict(reversed(self.headers))
 
     def first(self, name: str) -> str:
         """The first value of `name` (in lower case), or ""."""
-        return next((value for known, value in self.headers if known == name), "")
+        return self._firsts.get(name, "")
 
     def all(self, name: str) -> list[str]:
         """Every value of `name` (in lower case)."""
@@ -103,14 +108,24 @@ def _add_children(entity: Entity, announced: str, depth: int) -> None:
         bodies = _split(entity.body, parameter(announced, "boundary"))
         entity.children = [_entity(body, depth + 1, default) for body in bodies]
     elif entity.content_type in {"message/rfc822", "message/global"} and entity.body:
-        inner = _transfer_decoded(entity.body, entity.first("content-transfer-encoding"))
-        entity.children = [_entity(mended_start(inner), depth + 1, "text/plain")]
+        inner = entity.body
+        if entity.first("content-transfer-encoding"):
+            inner = _transfer_decoded(inner[:MAX_ENCODED_BYTES], entity.first("content-transfer-encoding"))
+        entity.children = [_returned(mended_start(inner), depth)]
     elif not announced or entity.content_type == "text/plain":
         # The header that announced the parts was lost on the way; the parts are still there.
         boundary = _sniffed_boundary(entity.body)
         if boundary:
             entity.content_type = "multipart/mixed"
             entity.children = [_entity(body, depth + 1, "text/plain") for body in _split_at(entity.body, boundary)]
+
+
+def _returned(data: bytes, depth: int) -> Entity:
+    """A message within one. Of what was returned only the header counts, unless it is a report itself."""
+    message = _entity(data, MAX_DEPTH, "text/plain")
+    if depth == 0 or message.content_type == "multipart/report":
+        _add_children(message, message.first("content-type"), depth + 1)
+    return message
 
 
 _HEADER = re.compile(rb"(?:[!-9;-~]{1,80}[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z)|>From [^\n]*\n)*+")
@@ -136,30 +151,23 @@ _UNREAD = frozenset(
 )
 
 
+# A field and the lines that go on with it: folded ones, and those that are none.
+_FIELD = re.compile(r"(?m)^([!-9;-~]{1,80})[ \t]*:([^\n]*(?:\n(?![!-9;-~]{1,80}[ \t]*:)[^\n]*)*)")
+
+
 def fields(block: bytes) -> Headers:
     """Header fields of `block`, unfolded. A line that is neither a field nor folded is taken as folded."""
     try:
-        lines = block.decode("utf-8").split("\n", MAX_LINES)
+        text = block.decode("utf-8")
     except UnicodeDecodeError:
-        lines = [_decoded_line(line) for line in block.split(b"\n", MAX_LINES)]
-    found: list[tuple[str, list[str]]] = []
-    values: list[str] = []
-    for line in lines[:MAX_LINES]:
-        if line[:1] in (" ", "\t"):
-            values.append(line)
-            continue
-        name, colon, value = line[: MAX_VALUE_CHARACTERS + 80].partition(":")
-        name = name.rstrip()
-        if colon and name and len(name) <= 80 and " " not in name and name.isascii():
-            if len(found) >= MAX_FIELDS:
-                break
-            name = name.lower()
-            # What is appended to the list of an unread field goes nowhere.
-            values = [value] if name not in _UNREAD else []
-            found.append((name, values if name not in _UNREAD else [""]))
-        elif line:
-            values.append(line)
-    return [(name, _value(parts)) for name, parts in found]
+        text = "\n".join(_decoded_line(line) for line in block.split(b"\n"))
+    found: Headers = []
+    for match in _FIELD.finditer(text):
+        name = match[1].lower()
+        found.append((name, "" if name in _UNREAD else _value(match[2])))
+        if len(found) >= MAX_FIELDS:
+            break
+    return found
 
 
 def _decoded_line(line: bytes) -> str:
@@ -169,9 +177,11 @@ def _decoded_line(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def _value(parts: list[str]) -> str:
-    value = parts[0].strip() if len(parts) == 1 else " ".join([part.strip() for part in parts]).strip()
-    value = value[:MAX_VALUE_CHARACTERS]
+def _value(folded: str) -> str:
+    value = folded[: 2 * MAX_VALUE_CHARACTERS]
+    if "\n" in value:
+        value = " ".join([line.strip() for line in value.split("\n")])
+    value = value.strip()[:MAX_VALUE_CHARACTERS]
     return _charset_decoded(value.encode("utf-8"), "iso-2022-jp") if "\x1b$" in value else value
 
 
@@ -301,9 +311,30 @@ def _decoded_word(match: re.Match[str]) -> str:
     return _charset_decoded(data, charset.partition("*")[0])
 
 
-_HIDDEN = linear(r"(?is)<(?:style|script|head)\b.*?</(?:style|script|head)\s*>|<!--.*?-->")
-_BLOCK = linear(r"(?is)<(?:br|/?p|/?div|/?tr|/?li|/?h[1-6]|/?table|/?pre|/?ul|/?ol)\b[^>]*>")
-_TAG = linear(r"(?s)</?[a-zA-Z!][^>@]*>")
+# Patterns of Python's own, twice as fast as re2's door for what is replaced; each stops at the next "<", so that none
+# looks at a text more than once.
+_HIDDEN = re.compile(r"<(?:(style|script|head)\b|!--)", re.I)
+_HIDDEN_ENDS = {
+    name: re.compile(rf"</{name}\s{{0,9}}>" if name else "-->", re.I) for name in ("style", "script", "head", "")
+}
+_BLOCK = re.compile(r"<(?:br|/?(?:p|div|tr|li|h[1-6]|table|pre|ul|ol))\b[^<>]*>", re.I)
+_TAG = re.compile(r"</?[a-zA-Z!][^<>@]*>")
+
+
+def _shown(text: str) -> str:
+    """`text` without style, script, head and comments; one that has no end hides nothing."""
+    pieces, position, endless = [], 0, set[str]()
+    for match in _HIDDEN.finditer(text):
+        name = (match[1] or "").lower()
+        if match.start() < position or name in endless:
+            continue
+        end = _HIDDEN_ENDS[name].search(text, match.end())
+        if end is None:
+            endless.add(name)
+            continue
+        pieces.append(text[position : match.start()])
+        position = end.end()
+    return " ".join([*pieces, text[position:]])
 
 
 # No character, and more digits than int() takes.
@@ -312,6 +343,5 @@ _LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}")
 
 def strip_html(text: str) -> str:
     """The words of an HTML text, block elements on lines of their own. Addresses in angle brackets stay."""
-    text = _HIDDEN.sub(" ", text)
-    text = _TAG.sub(" ", _BLOCK.sub("\n", text))
+    text = _TAG.sub(" ", _BLOCK.sub("\n", _shown(text)))
     return html.unescape(_LONG_NUMBER.sub(" ", text)).replace("\xa0", " ")

@@ -7,7 +7,7 @@ Known headers go before the layout, the layout before the one recipient of the r
 import re
 
 from bounce.certainty import is_certain, is_permanent, late
-from bounce.classify import TEXT_CHARACTERS, shipped
+from bounce.classify import TEXT_CHARACTERS, share, shipped
 from bounce.evidence import Evidence
 from bounce.fields import reply_code, status
 from bounce.outcome import Action
@@ -110,11 +110,12 @@ def notice(evidence: Evidence, parted: Notice) -> Judgement | None:
     delayed = _is_delay(evidence, parted)
     kind = Kind.DELAY if delayed else Kind.BOUNCE
     recipients = []
+    room = share(len(found))
     for failure in found:
-        said = failure.said
+        said = failure.said[:room]
         if len(found) == 1 or not said.strip():
             said = f"{said}\n{parted.text}" if said.strip() else parted.text
-        recipients.append(said_of(failure.address, said, kind, by, failure.said))
+        recipients.append(said_of(failure.address, said, kind, by, failure.said[:room]))
     if not delayed and recipients and all(recipient.status.startswith("2") for recipient in recipients):
         return None
     return kind, "", recipients

@@ -20,8 +20,8 @@ from bounce.reports import delivery_status
 from bounce.text import Notice, addresses
 from bounce.vocabulary import AUTO_REPLY_SUBJECT, CHALLENGE, UNSUBSCRIBE
 
-MAX_MESSAGE_BYTES = 10 << 20
-"""What is longer is cut: a report stands before what it returns."""
+MAX_MESSAGE_BYTES = 4 << 20
+"""What is longer is cut: a report stands before what it returns, and is never as long."""
 
 
 def read(message: bytes, own: Callable[[str], object | None] | None = None) -> Reading:

@@ -17,6 +17,7 @@ from bounce.reader import read
 from bounce.reading import Reading
 
 _MBOX_FROM = re.compile(rb"(?:^|\n)From [^\n]{1,300}\d{4}[^\n]{0,40}\n")
+_POLICY = Policy()
 _READ_BYTES = 1 << 30
 
 
@@ -30,7 +31,7 @@ def classify_paths(paths: Iterable[str], as_json: bool = False) -> Iterator[dict
 
 def describe(name: str, reading: Reading, policy: Policy | None = None) -> dict[str, Any]:
     """A reading as plain values, with the policy's decision for each recipient."""
-    policy = policy or Policy()
+    policy = policy or _POLICY
     recipients = []
     for recipient in reading.recipients:
         decision = policy.of_report(reading.kind, recipient, authentic=True)

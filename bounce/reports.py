@@ -1,7 +1,7 @@
 """RFC 3464 reports: for each recipient what the fields say, and what the text for people adds to them."""
 
 from bounce.certainty import is_certain, is_contradicted, is_permanent, late
-from bounce.classify import TEXT_CHARACTERS, Cause, shipped
+from bounce.classify import TEXT_CHARACTERS, Cause, share, shipped
 from bounce.evidence import Evidence
 from bounce.fields import RecipientFields, reply_code, status
 from bounce.notices import failed_header, outsiders
@@ -19,9 +19,12 @@ def delivery_status(evidence: Evidence, parted: Notice) -> Judgement:
     if nameless:
         _name(nameless, evidence, parted)
     delayed = bool(DELAY.search(evidence.subject))
-    told = {failure.address.lower(): failure.said for failure in failures(parted.text, ())}
+    told: dict[str, str] = {}
+    if len(groups) > 1:
+        told = {failure.address.lower(): failure.said for failure in failures(parted.text, ())}
+    room = share(len(groups))
     recipients = [
-        _reported_recipient(group, _said_of(group.address, told, parted, len(groups)), parted, delayed)
+        _reported_recipient(group, _said_of(group.address, told, parted, len(groups))[:room], parted, delayed, room)
         for group in groups
     ]
     return _kind_of(recipients), "", recipients
@@ -49,10 +52,10 @@ def _name(groups: list[RecipientFields], evidence: Evidence, parted: Notice) -> 
             group.address = person
 
 
-def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, delayed: bool) -> Recipient:
+def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, delayed: bool, room: int) -> Recipient:
     action = group.action or _action_by(group.status, delayed)
-    diagnostic = group.diagnostic
-    known = status(group.diagnostic)
+    diagnostic = group.diagnostic[:room]
+    known = status(diagnostic)
     # A generic x.0.0 in the field with a specific code in the diagnostic: the latter was copied, the former made up.
     code = known if known and group.status[1:] in {"", ".0.0", ".5.0"} else group.status or known
     said = diagnostic if diagnostic.strip() else prose
@@ -69,7 +72,7 @@ def _reported_recipient(group: RecipientFields, prose: str, parted: Notice, dela
         status=code,
         reply_code=reply_code(diagnostic),
         remote_mta=group.remote_mta,
-        diagnostic=sayable(said[:TEXT_CHARACTERS]),
+        diagnostic=sayable(said),
         bounce_class=cause.bounce_class,
         permanent=is_permanent(action, code, reply_code(diagnostic), cause),
         recognised_by=RecognisedBy.REPORT,
@@ -96,10 +99,7 @@ def _action_by(code: str, delayed: bool) -> Action:
 
 def _said_of(address: str, told: dict[str, str], parted: Notice, count: int) -> str:
     """What the text for people says of this recipient; all of it, where there is but one."""
-    said = told.get(address.lower(), "")
-    if said:
-        return said if count > 1 else f"{said} {parted.text[:TEXT_CHARACTERS]}"
-    return parted.text[:TEXT_CHARACTERS] if count == 1 else ""
+    return parted.text[:TEXT_CHARACTERS] if count == 1 else told.get(address.lower(), "")
 
 
 def _kind_of(recipients: list[Recipient]) -> Kind:

@@ -76,9 +76,7 @@ def notice(text: str) -> Notice:
         summary = summary or _original(lines[block:end])
         lines = lines[:block] + lines[end:]
         block = _header_block(lines)
-    cut = next(
-        (number for number, line in enumerate(lines) if number and _may_mark(line) and _MARKER.match(line)), None
-    )
+    cut = next((number for number in _candidates(lines) if number and _MARKER.match(lines[number])), None)
     ends = [number for number in (cut, block) if number is not None]
     if not ends:
         return Notice("\n".join(lines), summary)
@@ -101,16 +99,19 @@ def _block_end(lines: list[str], block: int) -> int:
     return next((number for number in range(block, len(lines)) if not lines[number].strip()), len(lines))
 
 
-def _may_mark(line: str) -> bool:
-    lowered = line.lower()
-    return any(word in lowered for word in ("original", "message", "returned", "below this line", "copy of"))
+def _candidates(lines: list[str]) -> Iterator[int]:
+    """The lines that hold a word of `_MARKER`."""
+    for number, line in enumerate(lines):
+        low = line.lower()
+        if "original" in low or "message" in low or "returned" in low or "below this line" in low or "copy of" in low:
+            yield number
 
 
 def _header_block(lines: list[str]) -> int | None:
     """The line at which at least three fields of a message header stand together, one of them a mail system's own."""
     start, names = -1, set[str]()
     for number, line in enumerate(lines):
-        match = _FIELD.match(line)
+        match = _FIELD.match(line) if ":" in line else None
         if match and match.group(1).lower() in _ORIGINAL_FIELDS:
             start = number if start < 0 else start
             names.add(match.group(1).lower())
@@ -268,6 +269,7 @@ _FAILURE = re.compile(r">?\s{1,3}(?:error|[45]\d\d\b|[45]\.\d|\(|fail|unknown|no
 _CODE = re.compile(r"\b[45]\.\d{1,3}\.\d{1,3}\b|\b5[0-7]\d[ -](?=\D)")
 
 
+_WORD = re.compile(r"\w")
 _REPLY = re.compile(r"(?:<<<\s{0,3})?[245]\d\d[ -]")
 _NEXT_REPLY = re.compile(r"\s{0,3}(?:[245]\d\d[ -]|<<<|>>>|\.\.\.)")
 
@@ -281,7 +283,7 @@ def _said(tail: str, following: list[str]) -> str:
         if replied and _NEXT_REPLY.match(line):
             break
         if line.strip():
-            if re.search(r"\w", line):
+            if _WORD.search(line):
                 said.append(line.strip())
             empty = 0
             continue

@@ -1,5 +1,6 @@
 """Messages of up to 10 MB, each made of what is slow for some parser: one line of what it aims at."""
 
+import base64
 import random
 from collections.abc import Callable
 from itertools import count
@@ -29,6 +30,28 @@ def _nested(depth: int) -> Callable[[], bytes]:
 
 def _text(unit: bytes) -> Callable[[], bytes]:
     return _fill(DAEMON % b"text/plain", unit)
+
+
+def _parts(header: bytes, content: bytes) -> Callable[[], bytes]:
+    part = b"--x\nContent-Type: " + header + b"\n\n" + content * (128 * 1024 // len(content)) + b"\n"
+    return _fill(DAEMON % b"multipart/report; boundary=x", part)
+
+
+def _deep(header: bytes, depth: int) -> Callable[[], bytes]:
+    """All of it within `depth` levels, so that each level is all of it again."""
+    return lambda: (b"From: MAILER-DAEMON@x.example\nSubject: fail\n" + header * depth + b"x\n" * (SIZE // 2))[:SIZE]
+
+
+def _encoded_deep() -> bytes:
+    message = b"From: a@b.example\n\n" + b"y" * (2 << 20)
+    for _ in range(4):
+        head = b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n"
+        message = head + base64.encodebytes(message)
+    return (b"From: MAILER-DAEMON@x.example\nSubject: fail\n" + message)[:SIZE]
+
+
+def _noise_in(charset: bytes) -> Callable[[], bytes]:
+    return lambda: DAEMON % (b"text/plain; charset=" + charset) + random.Random(4713).randbytes(SIZE - 200)
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
@@ -92,6 +115,42 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "utf-7": _fill(DAEMON % b"text/plain; charset=utf-7", b"+A"),
     "punycode": _fill(DAEMON % b"text/plain; charset=punycode" + b"\xff", b"a-"),
     "no charset at all": _fill(DAEMON % b"text/plain; charset=zlib", b"\xff\xfe"),
+    "many reports": _parts(
+        b"message/delivery-status",
+        b"Final-Recipient: rfc822; a@b.example\nStatus: 5.1.1\nDiagnostic-Code: smtp; spam\n\n",
+    ),
+    "many complaints": _parts(b"message/feedback-report", b"Feedback-Type: abuse\nOriginal-Rcpt-To: a@b.example\n"),
+    "many texts": _parts(b"text/plain", b"<a@b.example>: 550 user unknown\n"),
+    "many encoded texts": _parts(
+        b"text/plain\nContent-Transfer-Encoding: base64", b"PGFAYi5leGFtcGxlPjogNTUwIHVzZXIgdW5rbm93bgo=\n"
+    ),
+    "many returned": _parts(b"message/rfc822", b"From: a@b.example\nTo: b@c.example\nMessage-ID: x\n"),
+    "long diagnoses": _numbered(
+        PART % b"message/delivery-status",
+        b"Final-Recipient: rfc822; a%d@example.com\nDiagnostic-Code: smtp; "
+        + b"550 user.quota.spam.example a@b.example " * 90
+        + b"\n\n",
+    ),
+    "escaped addresses": _fill(
+        PART % b"message/delivery-status", b"Final-Recipient: utf-8;" + b"\\x{41}" * 150 + b"@b.example\n\n"
+    ),
+    "one long word in fields": _fill(
+        PART % b"message/delivery-status", b"Final-Recipient: rfc822;" + b"a" * 800 + b"@b.example\n\n"
+    ),
+    "at signs in fields": _fill(PART % b"message/delivery-status", b"Final-Recipient: rfc822;" + b"@" * 900 + b"\n\n"),
+    "bare addresses": _numbered(DAEMON % b"text/plain", b"<a%d@b.example>:\n"),
+    "links": _text(b"https://a.example/b/c "),
+    "marks of an original": _text(b"-" * 900 + b" original message\n"),
+    "deep multiparts": _deep(b"Content-Type: multipart/mixed; boundary=b\n\n--b\n", 30),
+    "deep messages": _deep(b"Content-Type: message/rfc822\n\n", 30),
+    "deep encoded messages": _encoded_deep,
+    "names of attachments": _fill(b'Content-Type: application/gzip; name="', b"!1!2"),
+    "html table": _fill(DAEMON % b"text/html", b"<tr><td>a@b.example</td><td>550 user unknown</td></tr>"),
+    "html ends": _fill(DAEMON % b"text/html", b"<style></style>"),
+    "gb18030": _noise_in(b"gb18030"),
+    "euc-jis-2004": _noise_in(b"euc_jisx0213"),
+    "hz": _fill(DAEMON % b"text/plain; charset=hz", b"~{"),
+    "null paths": _fill(b"From: a@b.example\nReturn-Path:", b" "),
     "noise": lambda: random.Random(4711).randbytes(SIZE),
     "noise as text": lambda: DAEMON % b"text/plain" + random.Random(4712).randbytes(SIZE - 200),
 }
