@@ -8,13 +8,9 @@ No reply, log line or exception holds an address.
 
 import asyncio
 import base64
-import binascii
 import functools
-import ipaddress
 import ssl
-import time
-from collections.abc import Callable, Coroutine, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -22,19 +18,14 @@ import structlog
 
 from config.database import DatabaseUnavailable
 from metrics import registry
-from mta.accounts import Accounts, Campaign, Credential, Tenant
-from mta.commands import CommandError, Mail, Rcpt, parse_mail, parse_rcpt
+from mta.accounts import Credential
+from mta.commands import CommandError, Rcpt, parse_mail, parse_rcpt
 from mta.data_reader import DataError, DataReader
+from mta.door import NO_CONSENT, UNAVAILABLE, Client, Door, Transaction
 from mta.identifiers import queue_id
-from mta.intake import Intake, Recipient, Submission
 from mta.message import Message, parse, refuse
-from mta.orders import Book, Standing
-from mta.passwords import Passwords
-from mta.vault import Address, Envelope
-from suppression.consenting import Consenting
-from suppression.digest import Digest, MessageClass
-from suppression.gate import Gate, Verdict
-from suppression.scopes import Scopes
+from mta.sasl import MECHANISMS, decoded
+from suppression.digest import MessageClass
 
 _LOG = structlog.get_logger(__name__)
 
@@ -48,91 +39,6 @@ _AT_ONCE: Final = 100
 _RECEIVED: Final = {kind: registry.received.labels(kind.name.lower()) for kind in MessageClass}
 _ACCEPTED: Final = {kind: registry.accepted.labels(kind.name.lower()) for kind in MessageClass}
 _HANDSHAKE_SECONDS: Final = 30.0
-
-_SUPPRESSED: Final = "550 5.7.1 Recipient is suppressed"
-_NO_CONSENT: Final = "550 5.7.1 Recipient has not consented to this mail"
-_UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"
-
-
-@dataclass(frozen=True, slots=True)
-class Trusted:
-    """A network that may submit without AUTH."""
-
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network
-    tenant: Tenant
-    message_class: MessageClass
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the listener allows. tls: what STARTTLS uses, None where the connection is TLS from its start."""
-
-    hostname: str
-    max_message_bytes: int
-    max_recipients: int
-    max_connections: int
-    max_bytes_in_memory: int
-    idle_timeout_seconds: float
-    campaign_header: bytes
-    trusted: tuple[Trusted, ...]
-    tls: ssl.SSLContext | None
-    max_hold_seconds: int = 0  # RFC 4865; 0: not offered
-
-
-class Door:
-    """What all connections of a listener share, and how much of it is in use."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        intake: Intake,
-        accounts: Accounts,
-        digest: Digest,
-        scopes: Scopes,
-        gate: Gate,
-        passwords: Passwords,
-        consenting: Consenting,
-        orders: Book | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.policy = policy
-        self.intake = intake
-        self.accounts = accounts
-        self.digest = digest
-        self.scopes = scopes
-        self.gate = gate
-        self.passwords = passwords
-        self.consenting = consenting
-        self.orders = orders or Book()
-        self.now = now
-        self.connections: set[SubmissionProtocol] = set()
-        self.buffered = 0
-        self.closing = False
-
-    def protocol(self) -> "SubmissionProtocol":
-        """A protocol for a new connection."""
-        return SubmissionProtocol(self)
-
-    def trusted(self, peer: str) -> Trusted | None:
-        """The network that a client's address is in, if it is trusted."""
-        address = ipaddress.ip_address(peer.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return next((entry for entry in self.policy.trusted if address in entry.network), None)
-
-    def close(self) -> None:
-        """Take no more commands; what is being committed is answered still."""
-        self.closing = True
-        for connection in list(self.connections):
-            connection.shut_down()
-
-
-@dataclass(slots=True)
-class Transaction:
-    """MAIL and what followed it."""
-
-    mail: Mail
-    recipients: dict[int, Rcpt]
 
 
 class SubmissionProtocol(asyncio.Protocol):
@@ -151,7 +57,7 @@ class SubmissionProtocol(asyncio.Protocol):
         self._line_reader: asyncio.Future[bytes] | None = None
         self._greeted = ""
         self._tls = False
-        self._who: Credential | Trusted | None = None
+        self._who: Client | None = None
         self._transaction: Transaction | None = None
         self._errors = 0
         self._auth_failures = 0
@@ -294,6 +200,8 @@ class SubmissionProtocol(asyncio.Protocol):
         assert transaction is not None
         try:
             self._take(transaction, content)
+        except CommandError as error:
+            self._refuse(error.reply, error.reason)
         except Exception as error:
             self._fail(error)
         if self._waiting is None:
@@ -438,16 +346,8 @@ class SubmissionProtocol(asyncio.Protocol):
         rcpt = parse_rcpt(argument, smtputf8=transaction.mail.smtputf8)
         if len(transaction.recipients) >= self._door.policy.max_recipients:
             raise CommandError("452 4.5.3 Too many recipients", "recipients")
-        person = self._door.digest.person(rcpt.recipient)
-        keys = self._door.scopes.keys(person, self._who.tenant.id, 0)
-        verdict = self._door.gate.allows(keys, self._who.message_class)
-        campaign_mail = self._who.message_class is MessageClass.CAMPAIGN
-        if verdict is Verdict.STALE or (campaign_mail and not self._door.orders.fresh()):
-            raise CommandError(_UNAVAILABLE, "unavailable")
-        if verdict is Verdict.SUPPRESSED:
-            registry.suppressed.labels("rcpt").inc()
-            raise CommandError(_SUPPRESSED, "suppressed")
-        if self._consent_required(self._who) and not self._door.consenting.known(person, self._who.tenant.id):
+        person = self._door.admit(self._who, rcpt)
+        if self._door.consent_required(self._who) and not self._door.consenting.known(person, self._who.tenant.id):
             self._wait_for(self._ask_for_consent(transaction, self._who.tenant.id, person, rcpt))
         else:
             self._add(transaction, person, rcpt)
@@ -456,20 +356,16 @@ class SubmissionProtocol(asyncio.Protocol):
         transaction.recipients[person] = rcpt  # a second RCPT for the same person is the same recipient
         self._reply("250 2.1.5 OK")
 
-    def _consent_required(self, who: Credential | Trusted) -> bool:
-        """Whether this client's mail goes only to who has consented."""
-        return who.tenant.id in self._door.orders.consent_required and who.message_class is MessageClass.CAMPAIGN
-
     async def _ask_for_consent(self, transaction: Transaction, tenant_id: int, person: int, rcpt: Rcpt) -> None:
         """Which list it is for is not known yet: who consented to none of the tenant's is refused here."""
         try:
             lacking = await self._door.consenting.lacking([person], tenant_id)
         except DatabaseUnavailable:
-            self._refuse(_UNAVAILABLE, "unavailable")
+            self._refuse(UNAVAILABLE, "unavailable")
             return
         if lacking:
             registry.suppressed.labels("consent").inc()
-            self._refuse(_NO_CONSENT, "consent")
+            self._refuse(NO_CONSENT, "consent")
         else:
             self._add(transaction, person, rcpt)
 
@@ -545,13 +441,13 @@ class SubmissionProtocol(asyncio.Protocol):
         if self._greeted != "EHLO" or self._transaction is not None or isinstance(self._who, Credential):
             raise CommandError("503 5.5.1 Not now", "sequence")
         mechanism, _, initial = argument.partition(" ")
-        if mechanism.upper() not in {"PLAIN", "LOGIN"}:
+        if mechanism.upper() not in MECHANISMS:
             raise CommandError("504 5.5.4 PLAIN and LOGIN are known here", "authentication")
         self._wait_for(self._authenticate(mechanism.upper(), initial.strip()))
 
     async def _authenticate(self, mechanism: str, initial: str) -> None:
         try:
-            username, password = await (self._plain(initial) if mechanism == "PLAIN" else self._login(initial))
+            username, password = await MECHANISMS[mechanism](initial, self._challenge)
             credential = await self._door.passwords.check(self._peer, username, password)
         except CommandError as error:
             if error.reply.startswith("421"):
@@ -574,18 +470,6 @@ class SubmissionProtocol(asyncio.Protocol):
             self._count("authentication")
             self._reply("535 5.7.8 Wrong user name or password")
 
-    async def _plain(self, initial: str) -> tuple[str, str]:
-        """RFC 4616."""
-        answer = _decoded(initial) if initial else await self._challenge(b"")
-        parts = answer.split(b"\0")
-        if len(parts) != 3:
-            raise CommandError("501 5.5.2 Not a PLAIN response", "authentication")
-        return _text(parts[1]), _text(parts[2])
-
-    async def _login(self, initial: str) -> tuple[str, str]:
-        username = _decoded(initial) if initial else await self._challenge(b"Username:")
-        return _text(username), _text(await self._challenge(b"Password:"))
-
     async def _challenge(self, text: bytes) -> bytes:
         """Ask for a line and decode it (RFC 4954 §4)."""
         self._reply(f"334 {base64.b64encode(text).decode()}")
@@ -598,7 +482,7 @@ class SubmissionProtocol(asyncio.Protocol):
             self._line_reader = None
         if line == b"*":
             raise CommandError("501 5.7.0 Cancelled", "authentication")
-        return _decoded(line.decode("ascii", "replace"))
+        return decoded(line.decode("ascii", "replace"))
 
     def _feed_line_reader(self, reader: asyncio.Future[bytes]) -> None:
         end = self._input.find(b"\r\n")
@@ -624,8 +508,7 @@ class SubmissionProtocol(asyncio.Protocol):
             parsed=message,
         )
         if refusal is not None:
-            self._refuse(refusal.reply, "content")
-            return
+            raise CommandError(refusal.reply, "content")
         accounts, tenant_id = self._door.accounts, self._who.tenant.id
         names = message.values(self._door.policy.campaign_header)
         campaign_name = names[0].decode("utf-8", "replace") if names else ""
@@ -633,14 +516,13 @@ class SubmissionProtocol(asyncio.Protocol):
         campaign = accounts.known_campaign(tenant_id, campaign_name)
         list_id = accounts.known_list_id(tenant_id, list_name)
         many = len(transaction.recipients) > _AT_ONCE
-        if campaign is None or list_id is None or many or self._consent_required(self._who):
+        if campaign is None or list_id is None or many or self._door.consent_required(self._who):
             self._wait_for(self._take_slowly(transaction, content, message, campaign_name, list_name))
             return
-        submission = self._attributed(transaction, content, message, campaign, list_id)
-        if submission is not None:
-            self._flush()
-            self._waiting = self._door.intake.enqueue(submission)
-            self._waiting.add_done_callback(functools.partial(self._committed, len(submission.recipients)))
+        submission = self._door.attributed(self._who, transaction, content, message, campaign, list_id)
+        self._flush()
+        self._waiting = self._door.intake.enqueue(submission)
+        self._waiting.add_done_callback(functools.partial(self._committed, len(submission.recipients)))
 
     async def _take_slowly(
         self, transaction: Transaction, content: bytes, message: Message, campaign_name: str, list_name: str
@@ -652,71 +534,19 @@ class SubmissionProtocol(asyncio.Protocol):
             campaign = await accounts.campaign(tenant_id, campaign_name)
             list_id = await accounts.list_id(tenant_id, list_name)
             lacking: set[int] = set()
-            if self._consent_required(self._who):
+            if self._door.consent_required(self._who):
                 lacking = await self._door.consenting.lacking(transaction.recipients, tenant_id, list_id)
-            submission = self._attributed(transaction, content, message, campaign, list_id, lacking)
-            if submission is not None:
-                self._answer(await self._door.intake.submit(submission), len(submission.recipients))
+            submission = self._door.attributed(self._who, transaction, content, message, campaign, list_id, lacking)
+            self._answer(await self._door.intake.submit(submission), len(submission.recipients))
+        except CommandError as error:
+            self._refuse(error.reply, error.reason)
         except DatabaseUnavailable:
-            self._refuse(_UNAVAILABLE, "unavailable")
-
-    def _attributed(
-        self,
-        transaction: Transaction,
-        content: bytes,
-        message: Message,
-        campaign: Campaign,
-        list_id: int,
-        lacking: Set[int] = frozenset(),
-    ) -> Submission | None:
-        """The message without those recipients that have left the list, or whose consent is lacking.
-
-        None, and answered, when it is not taken.
-        """
-        assert self._who is not None
-        door, mail, message_class = self._door, transaction.mail, self._who.message_class
-        recipients, withheld = [], []
-        for person, rcpt in transaction.recipients.items():
-            keys = door.scopes.keys(person, campaign.tenant_id, list_id)
-            recipient = Recipient(Address(rcpt.recipient, rcpt.notify, rcpt.orcpt), person, keys)
-            if list_id and door.gate.allows(keys, message_class) is Verdict.SUPPRESSED:
-                withheld.append(recipient)
-            elif person in lacking:
-                recipient.why = "no consent is recorded"
-                withheld.append(recipient)
-            else:
-                recipients.append(recipient)
-        if withheld:
-            registry.suppressed.labels("data").inc(len(withheld))
-        if not recipients:
-            suppressed = any(not recipient.why for recipient in withheld)
-            self._refuse(_SUPPRESSED if suppressed else _NO_CONSENT, "suppressed" if suppressed else "consent")
-            return None
-        now = door.now()
-        if door.orders.standing(campaign.tenant_id, list_id, campaign.id, now) is Standing.CANCEL:
-            self._refuse("550 5.7.1 The campaign is cancelled", "cancelled")
-            return None
-        # what a peer must be able to do is what the mail needs, not what a client declared to be on the safe side
-        smtputf8 = message.internationalised or not mail.sender.isascii()
-        envelope = Envelope(mail.sender, mail.ret, mail.envid, smtputf8, mail.eight_bit or message.eight_bit)
-        release_at = mail.release_at(now)
-        return Submission(
-            campaign,
-            list_id,
-            message_class,
-            envelope,
-            recipients,
-            content,
-            message,
-            release_at,
-            door.scopes.position,
-            withheld,
-        )
+            self._refuse(UNAVAILABLE, "unavailable")
 
     def _committed(self, recipients: int, commit: "asyncio.Future[int]") -> None:
         """The commit has ended: answer, and go on with what the client sent meanwhile."""
         if commit.exception() is not None:
-            self._refuse(_UNAVAILABLE, "unavailable")
+            self._refuse(UNAVAILABLE, "unavailable")
         else:
             self._answer(commit.result(), recipients)
         self._resume()
@@ -727,22 +557,6 @@ class SubmissionProtocol(asyncio.Protocol):
         _RECEIVED[self._who.message_class].inc()
         _ACCEPTED[self._who.message_class].inc(recipients)
         self._reply(f"250 2.0.0 {queue_id(message_id)}")
-
-
-def _decoded(text: str) -> bytes:
-    if text == "=":
-        return b""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise CommandError("501 5.5.2 Not base64", "authentication") from None
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise CommandError("501 5.5.2 Not UTF-8", "authentication") from None
 
 
 _Handler = Callable[[SubmissionProtocol, str], None]
@@ -760,3 +574,8 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "STARTTLS": SubmissionProtocol._starttls,
     "AUTH": SubmissionProtocol._auth,
 }
+
+
+def protocols(door: Door) -> Callable[[], SubmissionProtocol]:
+    """What makes the protocol of each new connection to a listener."""
+    return functools.partial(SubmissionProtocol, door)

@@ -29,6 +29,7 @@ from mta.connector import Connector
 from mta.contents import Contents
 from mta.delivery import Delivery, Limits
 from mta.dispatch import Room
+from mta.door import Door, Policy, Trusted
 from mta.inbound import Inbound
 from mta.intake import Intake
 from mta.journal import Journal
@@ -39,7 +40,7 @@ from mta.orders import Book
 from mta.outcomes import Outcomes
 from mta.parts import Parts, Paths
 from mta.passwords import Passwords
-from mta.submission import Door, Policy, Trusted
+from mta.submission import protocols
 from suppression.canary import Probe
 from suppression.consent import Consents
 from suppression.consenting import Consenting
@@ -327,7 +328,7 @@ class Worker:
             for address in addresses:
                 host, port = endpoint(address)
                 server = await loop.create_server(
-                    door.protocol, host, port, reuse_port=True, backlog=1024, ssl=tls if from_the_start else None
+                    protocols(door), host, port, reuse_port=True, backlog=1024, ssl=tls if from_the_start else None
                 )
                 self._servers.append(server)
 

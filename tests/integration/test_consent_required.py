@@ -10,6 +10,7 @@ from config.database import DatabaseUnavailable
 from mta.order_store import OrderStore
 from mta.order_watch import OrderWatch
 from mta.orders import Book
+from mta.submission import protocols
 from suppression.consent import Consent, Consents
 from suppression.consenting import Consenting
 from suppression.digest import MessageClass, Scope
@@ -42,7 +43,7 @@ async def submit(n: Node, *recipients: str, list_id: bytes = b"news.example.com"
                  trusted: MessageClass = MessageClass.CAMPAIGN) -> list[str]:  # fmt: skip
     """The replies to each RCPT, and to the content where it was asked for."""
     door = await n.door(trusted=trusted)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         await client.say("MAIL FROM:<news@example.com>")
         client.send(b"".join(b"RCPT TO:<%s>\r\n" % recipient.encode() for recipient in recipients))
@@ -84,7 +85,7 @@ async def test_without_an_answer_from_the_database_it_is_temporary(n: Node) -> N
     tenant = await n.parts.accounts.tenant("acme")
     door = await n.door()
     door.consenting = Consenting(Consents(n.database, n.parts.log), answer_within_seconds=0.1)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         await client.say("MAIL FROM:<news@example.com>")
         async with n.database.transaction() as connection:
@@ -104,7 +105,7 @@ async def test_orders_that_are_not_known_to_be_current_make_it_temporary(n: Node
     seconds = 0.0
     n.orders = Book(5.0, clock=lambda: seconds)
     door = await n.door()
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         await client.say("MAIL FROM:<news@example.com>")
         assert (await client.say("RCPT TO:<bob@example.net>")).startswith("250")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mta.submission import Door
+from mta.door import Door
+from mta.submission import protocols
 from suppression.digest import MessageClass
 from tests.support.client import Client, connected, trusting
 from tests.support.node import Node, listening, node, server_tls
@@ -44,7 +45,7 @@ async def n(database_url: str, tmp_path: Path) -> AsyncIterator[Node]:
 
 @asynccontextmanager
 async def over_tls(door: Door) -> AsyncIterator[Client]:
-    async with listening(door.protocol, server_tls()) as port, connected(port, trusting()) as client:
+    async with listening(protocols(door), server_tls()) as port, connected(port, trusting()) as client:
         await client.greet()
         yield client
 
@@ -129,7 +130,7 @@ async def test_only_in_its_place(client: Client) -> None:
 
 async def test_not_before_ehlo_nor_after_helo(n: Node) -> None:
     door = await n.door(trusted=None, tls=None)
-    async with listening(door.protocol, server_tls()) as port, connected(port, trusting()) as client:
+    async with listening(protocols(door), server_tls()) as port, connected(port, trusting()) as client:
         await client.hear()
         assert (await client.say(f"AUTH PLAIN {RIGHT}")).startswith("503")
         await client.say("HELO app.example.com")
@@ -138,7 +139,7 @@ async def test_not_before_ehlo_nor_after_helo(n: Node) -> None:
 
 async def test_never_in_clear(n: Node) -> None:
     door = await n.door(trusted=None)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         assert "AUTH" not in await client.greet()
         assert (await client.say(f"AUTH PLAIN {RIGHT}")).startswith("538 5.7.11 ")
         assert not await may_submit(client)

@@ -4,11 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 import pytest
 
-from mta.submission import Door
+from mta.door import Door
+from mta.submission import SubmissionProtocol, protocols
 from mta.vault import Address, CampaignKey
 from suppression.digest import MessageClass
 from tests.support.client import Client, connected
@@ -31,7 +33,7 @@ async def door(n: Node) -> Door:
 
 @pytest.fixture
 async def client(door: Door) -> AsyncIterator[Client]:
-    async with listening(door.protocol) as port, connected(port) as made:
+    async with listening(protocols(door)) as port, connected(port) as made:
         await made.greet()
         yield made
 
@@ -72,7 +74,8 @@ async def test_the_end_may_come_in_pieces(n: Node, door: Door, client: Client, p
     octets = MESSAGE + b".\r\n"
     await envelope(client)
     client.send(octets[:place])
-    await until(lambda: next(iter(door.connections))._data is not None)  # the first piece has been read
+    connection = cast("SubmissionProtocol", next(iter(door.connections)))
+    await until(lambda: connection._data is not None)  # the first piece has been read
     client.send(octets[place:])
     assert (await client.hear()).startswith("250 ")
     assert (await stored(n))[1] == [MESSAGE]
@@ -328,7 +331,7 @@ async def test_other_peoples_fuzz_seeds_break_nothing(n: Node) -> None:
     if not (octets := seeds()):
         pytest.skip("HEED_CORPORA names no folder of corpora")
     door = await n.door(trusted=MessageClass.CAMPAIGN)
-    async with listening(door.protocol) as port:
+    async with listening(protocols(door)) as port:
         for seed in octets:
             async with connected(port) as client:
                 client.send(seed.replace(b"\n", b"\r\n"))

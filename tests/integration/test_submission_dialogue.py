@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from mta.submission import MAX_LINE, Door
+from mta.door import Door
+from mta.submission import MAX_LINE, SubmissionProtocol, protocols
 from suppression.digest import MessageClass
 from tests.support.client import Client, connected, trusting
 from tests.support.node import Node, listening, node, server_tls, until
@@ -28,7 +30,7 @@ async def door(n: Node) -> Door:
 
 @pytest.fixture
 async def client(door: Door) -> AsyncIterator[Client]:
-    async with listening(door.protocol) as port, connected(port) as made:
+    async with listening(protocols(door)) as port, connected(port) as made:
         yield made
 
 
@@ -186,7 +188,7 @@ async def test_octets_of_other_protocols(client: Client) -> None:
 
 async def test_tls_from_the_start(n: Node) -> None:
     door = await n.door(tls=None)
-    async with listening(door.protocol, server_tls()) as port, connected(port, trusting()) as client:
+    async with listening(protocols(door), server_tls()) as port, connected(port, trusting()) as client:
         offered = await client.greet()
         assert "AUTH PLAIN LOGIN" in offered
         assert "STARTTLS" not in offered
@@ -199,7 +201,7 @@ async def test_tls_from_the_start(n: Node) -> None:
 
 async def test_an_idle_client_is_let_go(n: Node) -> None:
     door = await n.door(idle_timeout_seconds=0.05)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.hear()
         assert await client.rest() == b"421 4.4.2 mx.example.org Idle for too long\r\n"
         await until(lambda: not door.connections)
@@ -207,7 +209,7 @@ async def test_an_idle_client_is_let_go(n: Node) -> None:
 
 async def test_more_clients_than_allowed_are_told_so(n: Node) -> None:
     door = await n.door(max_connections=1)
-    async with listening(door.protocol) as port, connected(port) as first, connected(port) as second:
+    async with listening(protocols(door)) as port, connected(port) as first, connected(port) as second:
         assert (await first.hear()).startswith("220 ")
         assert await second.rest() == b"421 4.7.0 mx.example.org Too many connections\r\n"
         first.close()
@@ -224,7 +226,7 @@ async def test_shutting_down_lets_go_of_idle_clients(door: Door, client: Client)
 
 async def test_without_auth_or_a_trusted_network_nothing_is_relayed(n: Node) -> None:
     door = await n.door(trusted=None)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         client.send(ENVELOPE)
         assert await client.codes(3) == [530, 503, 503]
@@ -232,7 +234,7 @@ async def test_without_auth_or_a_trusted_network_nothing_is_relayed(n: Node) -> 
 
 async def test_transactional_networks_submit_no_list_mail(n: Node) -> None:
     door = await n.door(trusted=MessageClass.TRANSACTIONAL)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         client.send(ENVELOPE + b"List-Id: <news.example.com>\r\n" + MESSAGE + b".\r\n")
         assert await client.codes(4) == [250, 250, 354, 550]
@@ -290,7 +292,7 @@ async def test_a_client_that_leaves_in_its_content(n: Node, door: Door, client: 
 
 async def test_a_client_that_stops_in_its_content_is_let_go(n: Node) -> None:
     door = await n.door(idle_timeout_seconds=0.3)
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
         client.send(ENVELOPE + MESSAGE)
         await client.codes(3)
@@ -301,7 +303,7 @@ async def test_a_client_that_stops_in_its_content_is_let_go(n: Node) -> None:
 
 async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
     door = await n.door(max_bytes_in_memory=1_000)
-    async with listening(door.protocol) as port, connected(port) as client, connected(port) as other:
+    async with listening(protocols(door)) as port, connected(port) as client, connected(port) as other:
         await client.greet()
         await other.greet()
         async with n.database.connection() as connection, connection.transaction():
@@ -327,9 +329,9 @@ async def test_half_closed_clients_get_all_their_answers(n: Node, client: Client
 
 
 async def test_a_client_that_never_reads_is_not_read_either(n: Node, door: Door) -> None:
-    async with listening(door.protocol) as port, connected(port) as client:
+    async with listening(protocols(door)) as port, connected(port) as client:
         await client.greet()
-        transport = next(iter(door.connections))._transport
+        transport = cast("SubmissionProtocol", next(iter(door.connections)))._transport
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(200):
             client.send(b"NOOP\r\n" * 20_000)

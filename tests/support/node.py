@@ -18,11 +18,11 @@ from config.database import Database
 from config.keyring import Keyring
 from config.settings import Settings
 from mta.certificate import ensure_certificate
+from mta.door import Door, Policy, Trusted
 from mta.intake import Intake, Stored
 from mta.orders import Book
 from mta.parts import Parts
 from mta.passwords import Passwords
-from mta.submission import Door, Policy, Trusted
 from suppression.consent import Consents
 from suppression.consenting import Consenting
 from suppression.digest import MessageClass
