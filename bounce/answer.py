@@ -6,6 +6,7 @@ Never raises; time is bounded by `MAX_MESSAGE_BYTES`. Which of the texts here ho
 from dataclasses import dataclass, field
 
 from bounce.mime import Entity, decoded_words, parse
+from bounce.notices import AUTO_HEADERS
 from bounce.own_words import own_text
 from bounce.reader import MAX_MESSAGE_BYTES
 from bounce.text import addresses
@@ -60,4 +61,4 @@ def _is_machine(top: Entity) -> bool:
     submitted = top.first("auto-submitted").partition(";")[0].strip().lower()
     if submitted not in {"", "no"} or top.first("precedence").strip().lower() in _MACHINES_PRECEDENCE:
         return True
-    return any(name.startswith("list-") for name, _ in top.headers)
+    return any(name.startswith("list-") or name in AUTO_HEADERS for name, _ in top.headers)
