@@ -26,12 +26,13 @@ _NOTIFY: Final = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
 class CommandError(Exception):
-    """A command that is refused; reply is the whole answer, without CRLF."""
+    """A command that is refused; reply is the whole answer, without CRLF. person: the recipient, where that is why."""
 
-    def __init__(self, reply: str, reason: str = "syntax") -> None:
+    def __init__(self, reply: str, reason: str = "syntax", person: int | None = None) -> None:
         super().__init__(reply)
         self.reply = reply
         self.reason = reason
+        self.person = person
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from mta.intake import Intake, Recipient, Submission
 from mta.message import Message
 from mta.orders import Book, Standing
 from mta.passwords import Passwords
+from mta.rejections import Rejections
 from mta.vault import Address, Envelope
 from suppression.consenting import Consenting
 from suppression.digest import Digest, MessageClass
@@ -87,7 +88,8 @@ class Door:
         gate: Gate,
         passwords: Passwords,
         consenting: Consenting,
-        orders: Book | None = None,
+        orders: Book,
+        rejections: Rejections,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
@@ -98,7 +100,8 @@ class Door:
         self.gate = gate
         self.passwords = passwords
         self.consenting = consenting
-        self.orders = orders or Book()
+        self.orders = orders
+        self.rejections = rejections
         self.now = now
         self.connections: set[Connection] = set()
         self.buffered = 0
@@ -124,7 +127,7 @@ class Door:
             raise CommandError(UNAVAILABLE, "unavailable")
         if verdict is Verdict.SUPPRESSED:
             registry.suppressed.labels("rcpt").inc()
-            raise CommandError(_SUPPRESSED, "suppressed")
+            raise CommandError(_SUPPRESSED, "suppressed", person)
         return person
 
     def attributed(

@@ -90,6 +90,16 @@ def _reception(event: Event) -> dict[str, Any]:
     return {"recipients": event.recipients, "bytes": event.bytes}
 
 
+def _rejection(event: Event) -> dict[str, Any]:
+    return {
+        "reason": event.bounce_class,
+        "reply_code": event.reply_code,
+        "status": event.status,
+        "diagnostic": event.diagnostic,
+        "count": event.recipients,
+    }
+
+
 def _withdrawal(event: Event) -> dict[str, Any]:
     return {"channel": event.channel, "reason": event.reason}
 
@@ -113,4 +123,9 @@ def _outcome(event: Event) -> dict[str, Any]:
     return details
 
 
-_DETAILS: Final = {"Reception": _reception, "Unsubscribe": _withdrawal, "Feedback": _withdrawal}
+_DETAILS: Final = {
+    "Reception": _reception,
+    "Rejection": _rejection,
+    "Unsubscribe": _withdrawal,
+    "Feedback": _withdrawal,
+}

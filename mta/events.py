@@ -101,6 +101,7 @@ class Note:
     bounce_class: str = ""
     remote_mta: str = ""
     diagnostic: str = ""
+    recipients: int | None = None
 
 
 class Events:
@@ -208,6 +209,7 @@ class Events:
             [n.bounce_class for n in notes],
             [n.remote_mta for n in notes],
             [n.diagnostic for n in notes],
+            [n.recipients for n in notes],
         ]
         if notes:
             async with self._db.connection() as connection:

@@ -70,17 +70,18 @@ WHERE e.person = ANY ($1::bigint[]) AND e.message_id = ANY ($2::bigint[]) AND e.
 -- Write an event that belongs to no other statement.
 INSERT INTO event (
     position, type, at, received_at, message_id, person, tenant_id, list_id, campaign_id, message_class, reply_code,
-    site, status, class, remote_mta, diagnostic, node
+    site, status, class, remote_mta, diagnostic, recipients, node
 )
 SELECT (SELECT event_position()), n.type, to_timestamp(n.at), to_timestamp(n.received_at), n.message_id, n.person,
     n.tenant_id, n.list_id, n.campaign_id, n.message_class, n.reply_code, n.site, n.status, n.class, n.remote_mta,
-    n.diagnostic, $16
+    n.diagnostic, n.recipients, $17
 FROM unnest(
     $1::smallint[], $2::float8[], $3::float8[], $4::bigint[], $5::bigint[], $6::integer[], $7::integer[],
-    $8::integer[], $9::smallint[], $10::smallint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[]
+    $8::integer[], $9::smallint[], $10::smallint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
+    $16::integer[]
 ) AS n (
     type, at, received_at, message_id, person, tenant_id, list_id, campaign_id, message_class, reply_code, site,
-    status, class, remote_mta, diagnostic
+    status, class, remote_mta, diagnostic, recipients
 );
 
 -- name: keep

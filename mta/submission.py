@@ -24,6 +24,7 @@ from mta.data_reader import DataError, DataReader
 from mta.door import NO_CONSENT, UNAVAILABLE, Client, Door, Transaction
 from mta.identifiers import queue_id
 from mta.message import Message, parse, refuse
+from mta.rejections import Kind
 from mta.sasl import MECHANISMS, decoded
 from suppression.digest import MessageClass
 
@@ -226,8 +227,11 @@ class SubmissionProtocol(asyncio.Protocol):
             self._transport.write(b"".join(self._output))
         self._output.clear()
 
-    def _refuse(self, reply: str, reason: str) -> None:
+    def _refuse(self, reply: str, reason: str, person: int | None = None) -> None:
         self._count(reason)
+        if self._who is not None:
+            kind = Kind(self._who.tenant.id, self._who.message_class, reason, reply)
+            self._door.rejections.add(kind, person)
         self._reply(reply)
         self._errors += 1
         if self._errors > _MAX_ERRORS:
@@ -296,7 +300,7 @@ class SubmissionProtocol(asyncio.Protocol):
         try:
             handler(self, argument)
         except CommandError as error:
-            self._refuse(error.reply, error.reason)
+            self._refuse(error.reply, error.reason, error.person)
 
     def _ehlo(self, argument: str) -> None:
         if not argument:
@@ -365,7 +369,7 @@ class SubmissionProtocol(asyncio.Protocol):
             return
         if lacking:
             registry.suppressed.labels("consent").inc()
-            self._refuse(NO_CONSENT, "consent")
+            self._refuse(NO_CONSENT, "consent", person)
         else:
             self._add(transaction, person, rcpt)
 

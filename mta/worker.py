@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -30,6 +31,7 @@ from mta.contents import Contents
 from mta.delivery import Delivery, Limits
 from mta.dispatch import Room
 from mta.door import Door, Policy, Trusted
+from mta.events import Events
 from mta.inbound import Inbound
 from mta.intake import Intake
 from mta.journal import Journal
@@ -40,6 +42,7 @@ from mta.orders import Book
 from mta.outcomes import Outcomes
 from mta.parts import Parts, Paths
 from mta.passwords import Passwords
+from mta.rejections import Rejections
 from mta.submission import protocols
 from suppression.canary import Probe
 from suppression.consent import Consents
@@ -110,6 +113,7 @@ class Worker:
             standing=self._orders.standing,
         )
         self._doors: list[Door] = []
+        self._rejections = Rejections(Events(database, socket.gethostname()).note, parts.now)
 
     async def run(self) -> int:
         """Until SIGTERM, the supervisor's end, or a reason not to go on; returns the exit code."""
@@ -123,6 +127,7 @@ class Worker:
         await asyncio.wait([caught_up, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not self._stop.is_set():
             await self._listen()
+            tasks.append(asyncio.create_task(self._rejections.write_for_ever()))
             tasks += (
                 [
                     asyncio.create_task(self._delivery.claims.claim_for_ever()),
@@ -168,6 +173,8 @@ class Worker:
                 await self._delivery.drain(_DRAIN_SECONDS / 2)
         await self._receipts.stop()
         await self._watch.stop()
+        with suppress(DatabaseUnavailable):
+            await self._rejections.write()
         with suppress(DatabaseUnavailable):
             await self.parts.log.close()
         if not self._outcomes.waiting:
@@ -323,6 +330,7 @@ class Worker:
                 passwords,
                 consenting,
                 self._orders,
+                self._rejections,
             )
             self._doors.append(door)
             for address in addresses:

@@ -19,10 +19,12 @@ from config.keyring import Keyring
 from config.settings import Settings
 from mta.certificate import ensure_certificate
 from mta.door import Door, Policy, Trusted
+from mta.events import Events
 from mta.intake import Intake, Stored
 from mta.orders import Book
 from mta.parts import Parts
 from mta.passwords import Passwords
+from mta.rejections import Rejections
 from suppression.consent import Consents
 from suppression.consenting import Consenting
 from suppression.digest import MessageClass
@@ -64,6 +66,8 @@ class Node:
         self.parts, self.database, self.url = parts, database, url
         self.gate = FakeGate()
         self.orders = Book()
+        self.events = Events(database, "test")
+        self.rejections = Rejections(self.events.note, parts.now)
         self.stored: list[Stored] = []
 
     async def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
@@ -126,6 +130,7 @@ class Node:
             passwords,
             Consenting(Consents(self.database, self.parts.log)),
             self.orders,
+            self.rejections,
         )
 
 
