@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from mta.accounts import Accounts
+from mta.submission import protocols
 from mta.subscriber_web import subscriber_web
 from suppression.digest import MessageClass
 from suppression.feed import DatabaseFeed, Feed
@@ -46,7 +47,7 @@ class World:
 
     async def submit(self, content: bytes, message_class: MessageClass) -> str:
         door = await self.n.door(trusted=message_class)
-        async with listening(door.protocol) as port, connected(port) as client:
+        async with listening(protocols(door)) as port, connected(port) as client:
             await client.greet()
             return await deliver(client, content, f"<{ANNA}>")
 
