@@ -24,6 +24,7 @@ from metrics import registry
 from mta.events import OOB, Events, Note
 from mta.forwarding import Forwarding
 from mta.identifiers import received_at
+from mta.meeting import Meeting
 from mta.parts import Parts
 from mta.replies import Decision, Own, Replies, decide, unsubscribe
 from suppression.entry import Channel, NewEntry
@@ -66,7 +67,7 @@ class Answers:
         self._forwarding = Forwarding(parts)
         self._replies = Replies(parts, self._forwarding)
         self._own = Own(parts.tokens.read)
-        self._events = Events(parts.database, socket.gethostname())
+        self._notes = Meeting(Events(parts.database, socket.gethostname()).note)
 
     async def take(self, tokens: Sequence[Token], content: bytes, *, sender: str, forward: bool) -> str:
         """Do what a message asks for; the reply to its content. `sender`: the reverse-path, "" for the null one."""
@@ -90,7 +91,7 @@ class Answers:
         left = [decision.entry for _, decision in decisions if decision.entry is not None]
         now = self._parts.now()
         await self._parts.hygiene.append([*wanted, *left])
-        await self._events.note([note for token in mail.tokens for note in notes_of(token, mail.reading, now)])
+        await self._notes.add([note for token in mail.tokens for note in notes_of(token, mail.reading, now)])
         if left:
             registry.replies.labels("unsubscribed").inc()
         elif decisions and not await self._pass_on(decisions, mail) and not wanted:

@@ -60,8 +60,7 @@ class Hygiene:
     async def entries_of_report(self, token: Token, reading: Reading) -> list[NewEntry]:
         """What a bounce or complaint that came with a genuine token asks for; counts what is only counted."""
         channel = Channel.BOUNCE if reading.kind is Reads.BOUNCE else Channel.COMPLAINT
-        for reported in reading.recipients:
-            recipient = self._doubted(reported, token)
+        for recipient in self._about(token, reading):
             decision = self._policy.of_report(reading.kind, recipient, authentic=True)
             if decision.step is Step.COUNT:
                 now = self._now()
@@ -74,14 +73,21 @@ class Hygiene:
                 return entries
         return []
 
-    def _doubted(self, reported: Recipient, token: Token) -> Recipient:
-        """A report about somebody else than we wrote to (a forwarder, a list's member) proves nothing by itself."""
+    def _about(self, token: Token, reading: Reading) -> list[Recipient]:
+        """What of a report is about the person we wrote to.
+
+        If it names that person, the others in it are others. If it names only others (a forwarder's, a list's members),
+        it proves nothing by itself.
+        """
+        ours = [recipient for recipient in reading.recipients if self._fits(recipient, token)]
+        return ours or [replace(recipient, certain=False) for recipient in reading.recipients]
+
+    def _fits(self, reported: Recipient, token: Token) -> bool:
         named = [address for address in (reported.address, reported.original) if address]
         try:
-            fits = not named or any(self._digest.person(address) == token.person for address in named)
+            return not named or any(self._digest.person(address) == token.person for address in named)
         except AddressError:
-            fits = False
-        return reported if fits else replace(reported, certain=False)
+            return False
 
     async def append(self, entries: Sequence[NewEntry]) -> list[Entry]:
         """Commit suppressions, and count the new ones."""

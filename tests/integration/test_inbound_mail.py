@@ -1,5 +1,6 @@
 """The inbound listener: which mail suppresses whom, which does nothing, and what clients may try."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metrics import registry
+from mta.answers import Answers
 from mta.inbound import Inbound
 from suppression.digest import Kind, Scope
 from suppression.tokens import Purpose, Token
@@ -133,6 +135,51 @@ async def test_a_notice_about_somebody_else_does_not(n: Node, client: Client) ->
     notice = report("failed", "5.1.1", "User unknown")
     assert (await deliver(client, notice, token(n, Purpose.RETURN_PATH), sender="")).startswith("250")
     assert await log(n) == []
+
+
+async def test_a_flood_of_notices_shares_statements(n: Node) -> None:
+    answers, people = Answers(n.parts), [f"anna{number}@example.net" for number in range(40)]
+    asked = [
+        answers.take(
+            [Token(Purpose.RETURN_PATH, TENANT, LIST, 3, n.person(address), number)],
+            report("failed", "5.1.1", "User unknown").replace(b"anna@example.net", address.encode()),
+            sender="",
+            forward=False,
+        )
+        for number, address in enumerate(people)
+    ]
+    assert set(await asyncio.gather(*asked)) == {"250 2.0.0 OK"}
+    assert {person for person, *_ in await log(n)} == {n.person(address) for address in people}
+    for table in ("suppression_log", "event"):
+        [(rows, transactions)] = await n.rows(f"SELECT count(*), count(DISTINCT xmin::text) FROM {table}")
+        assert rows >= 40
+        assert transactions <= 5
+
+
+async def test_a_notice_that_anybody_may_have_written_is_counted_and_passed_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with node(database_url, tmp_path, inbound={"forward_to": "postmaster@example.com"}) as n:
+        before = registry.answers.labels("bounce")._value.get()
+        async with inbound(n) as port, connected(port) as client:
+            await client.greet()
+            notice = report("failed", "5.1.1", "User unknown")
+            assert (await deliver(client, notice, f"abuse@{MAIL_DOMAIN}", sender="")).startswith("250")
+        assert registry.answers.labels("bounce")._value.get() == before + 1
+        assert await log(n) == []
+        assert await n.rows("SELECT FROM bounce_count") == []
+        assert len(await n.rows("SELECT FROM message")) == 1
+
+
+async def test_of_a_notice_about_several_only_ours_counts(n: Node, client: Client) -> None:
+    anna = n.person("anna@example.net")
+    bobs = b"Final-Recipient: rfc822; bob@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
+    for message in (11, 12, 13, 14):
+        text = n.parts.tokens.issue(Token(Purpose.RETURN_PATH, TENANT, LIST, 3, anna, message))
+        notice = report("failed", "5.7.1", "spam").replace(b"--cut--", bobs + b"--cut--")
+        assert (await deliver(client, notice, f"{text}@{MAIL_DOMAIN}", sender="")).startswith("250")
+    assert await log(n) == []
+    assert await n.rows("SELECT FROM bounce_count") == []
 
 
 @pytest.mark.parametrize(
