@@ -9,6 +9,7 @@ that mail waits instead of going unsigned (K1).
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -27,7 +28,7 @@ UNKNOWN_TTL_SECONDS = 5.0
 """How long a domain without keys is taken to have none: shorter, since somebody may be waiting for their first one."""
 
 FIRST_SELECTOR = "heed"
-"""Of keys that the daemon makes itself."""
+"""Of keys that the daemon makes itself; a second tenant's for the same domain has the tenant's number behind it."""
 
 _CAPACITY = 10_000
 _PURPOSE = "dkim"
@@ -88,14 +89,14 @@ class DkimKeys:
 
         DkimKeyError when the domain had one that was retired: to begin again is a person's decision.
         """
-        key = await asyncio.to_thread(generate, domain, FIRST_SELECTOR, RSA_SHA256)
-        try:
-            await self.add(tenant_id, key)
-        except DkimKeyError:
+        if any(record.domain == domain and record.retired_at for record in await self.listed(tenant_id)):
+            raise DkimKeyError(f"the key of {domain} was retired: make another one")
+        for selector in (FIRST_SELECTOR, f"{FIRST_SELECTOR}-{tenant_id}"):
+            with suppress(DkimKeyError):  # whoever was first may have made it for this tenant
+                await self.add(tenant_id, await asyncio.to_thread(generate, domain, selector, RSA_SHA256))
             if keys := await self.for_domain(tenant_id, domain):
                 return keys
-            raise
-        return await self.for_domain(tenant_id, domain)
+        raise DkimKeyError(f"no selector is left for a key of {domain}")
 
     async def listed(self, tenant_id: int | None = None) -> list[KeyRecord]:
         """A tenant's keys, or all; retired ones too."""

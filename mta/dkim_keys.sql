@@ -1,7 +1,9 @@
 -- name: add
--- A new key; no row when the selector was ever used for that domain, because its record may be cached somewhere.
+-- A new key; no row when the selector was ever used for that domain: its record may be cached somewhere, and two tenants'
+-- keys can't be published under one name.
 INSERT INTO dkim_key (tenant_id, domain, selector, algorithm, private_key, public_key)
-VALUES ($1, $2, $3, $4, $5, $6)
+SELECT $1, $2, $3, $4, $5, $6
+WHERE NOT EXISTS (SELECT FROM dkim_key k WHERE k.domain = $2 AND k.selector = $3)
 ON CONFLICT DO NOTHING
 RETURNING selector;
 

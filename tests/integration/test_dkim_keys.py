@@ -94,9 +94,11 @@ async def test_a_selector_is_used_once(database: Database) -> None:
     assert not await keys.retire(101, "example.com", "e2")
     with pytest.raises(DkimKeyError, match="used before"):
         await keys.add(101, ed25519("example.com", "e1"))
-    await keys.add(102, ed25519("example.com", "e1"))
+    with pytest.raises(DkimKeyError, match="used before"):  # nor by another tenant: there is one record of a name
+        await keys.add(102, ed25519("example.com", "e1"))
+    await keys.add(102, ed25519("example.org", "e1"))
     with pytest.raises(DkimKeyError, match="no such tenant"):
-        await keys.add(999, ed25519("example.com", "e1"))
+        await keys.add(999, ed25519("example.net", "e1"))
 
 
 async def test_the_list_has_what_is_published(database: Database) -> None:
@@ -120,8 +122,15 @@ async def test_processes_that_make_the_first_key_at_once_agree(database: Databas
     assert {names(found)[0] for found in made} == {f"{FIRST_SELECTOR}._domainkey.example.com"}
     assert len({found[0].public_key for found in made}) == 1
     await several[0].retire(101, "example.com", FIRST_SELECTOR)
-    with pytest.raises(SigningError, match="used before"):
+    with pytest.raises(SigningError, match="was retired"):
         await several[0].create(101, "example.com")
+
+
+async def test_first_keys_of_two_tenants_for_one_domain_have_two_names(database: Database) -> None:
+    keys = keys_of(database)
+    one, other = await keys.create(101, "example.com"), await keys.create(102, "example.com")
+    assert names(one) == [f"{FIRST_SELECTOR}._domainkey.example.com"]
+    assert names(other) == [f"{FIRST_SELECTOR}-102._domainkey.example.com"]
 
 
 async def test_private_keys_are_sealed(database: Database, database_url: str) -> None:
