@@ -1,3 +1,4 @@
+# What is in the image, and how large: docs/container.md.
 # docker build -t heed . && docker run --rm -p 2587:2587 -p 9125:9125 -v heed:/var/lib/heed heed
 FROM python:3.11-slim AS build
 WORKDIR /source
@@ -10,7 +11,10 @@ COPY metrics metrics
 COPY suppression suppression
 COPY bounce bounce
 COPY mta mta
-RUN /opt/heed/bin/pip install --no-cache-dir --no-deps .
+# What only those need who install, test or compile is left behind; byte code stays, because the daemon may not write any.
+RUN /opt/heed/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/heed/bin/pip uninstall --yes pip setuptools \
+    && find /opt/heed -depth \( -type d -name tests -o -type f -regex '.*\.\(pyi\|pyx\|pxd\|c\|h\|a\)' \) -exec rm -rf {} +
 
 FROM python:3.11-slim
 RUN useradd --system --uid 800 --home-dir /var/lib/heed --create-home --shell /usr/sbin/nologin heed

@@ -1,5 +1,8 @@
 """What `heed run` says when it is ready: where it listens, and what to try."""
 
+import sys
+from pathlib import Path
+
 from config.settings import Settings, endpoint
 
 
@@ -28,8 +31,14 @@ def announcement(settings: Settings) -> str:
         ]
     if settings.runs_sink:
         lines += [
-            "  .venv/bin/heed sink show",
+            f"  {_command()} sink show",
             "",
             "The first command sends a mail, the second shows what the sink received.",
         ]
     return "\n".join([*lines, ""])
+
+
+def _command() -> str:
+    """How heed was started, for a line to copy."""
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "heed" else "heed"

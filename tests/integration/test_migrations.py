@@ -34,8 +34,8 @@ ORDER BY 1, 2, 3
 """
 
 
-# The beginnings of the digests of migrations that databases have been made with. A change to one of them would keep every
-# such database from starting: what is wrong in it is put right by a later one. A release adds its own here.
+# The beginnings of the digests of migrations that databases have been made with. A change to one of them would keep
+# every such database from starting: what is wrong in it is put right by a later one. A release adds its own here.
 FROZEN = [
     "741ce4cc4635c246",  # 0001_accounts_and_queue
     "39f471bc6e531761",  # 0002_suppression
