@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bounce.patterns import sayable
 from bounce.policy import Policy, Step
 from bounce.reader import read
 from bounce.reading import Reading
@@ -21,9 +22,8 @@ _POLICY = Policy()
 _READ_BYTES = 1 << 30
 
 
-def classify_paths(paths: Iterable[str], as_json: bool = False) -> Iterator[dict[str, Any]]:
-    """One dictionary a message: file, kind, feedback_type, recipients. `as_json` changes nothing: values are plain."""
-    del as_json
+def classify_paths(paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """One dictionary a message: file, kind, feedback_type, recipients. Values are plain, and can be said in UTF-8."""
     for path in paths:
         for name, message in messages(path):
             yield describe(name, read(message))
@@ -45,12 +45,15 @@ def describe(name: str, reading: Reading, policy: Policy | None = None) -> dict[
                 "permanent": recipient.permanent,
                 "suppress": decision.step is Step.SUPPRESS,
                 "reason": decision.reason,
-                "remote_mta": recipient.remote_mta,
-                "diagnostic": " ".join(recipient.diagnostic.split())[:500],
-                "recognised_by": str(recipient.recognised_by),
             },
         )
-    return {"file": name, "kind": str(reading.kind), "feedback_type": reading.feedback_type, "recipients": recipients}
+    # A file's name may hold any bytes.
+    return {
+        "file": sayable(name),
+        "kind": str(reading.kind),
+        "feedback_type": reading.feedback_type,
+        "recipients": recipients,
+    }
 
 
 def messages(path: str) -> Iterator[tuple[str, bytes]]:

@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bounce.report import classify_paths, main
+from bounce.reader import read
+from bounce.report import classify_paths, describe, main
 from tests.support.bounces import Failed, bounce
 
 MESSAGE = bounce([Failed()])
@@ -19,7 +23,8 @@ def test_a_file(tmp_path: Path) -> None:
     (found,) = classify_paths([str(file)])
     assert (found["file"], found["kind"], found["feedback_type"]) == (str(file), "bounce", "")
     (recipient,) = found["recipients"]
-    assert set(recipient) >= KEYS
+    assert set(found) == {"file", "kind", "feedback_type", "recipients"}
+    assert set(recipient) == KEYS
     assert (recipient["address"], recipient["class"], recipient["suppress"]) == (Failed().address, "unknown-user", True)
 
 
@@ -59,6 +64,20 @@ def test_the_table_says_what_and_why(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "bounce" in out
     assert "mailbox-full (5.2.2): 1 of 3 in 30 days" in out
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.eml")
+    file.write_bytes(MESSAGE)
+    (found,) = classify_paths([str(file)])
+    assert found["file"].encode().endswith(b"?.eml")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400) | st.text(max_size=400).map(lambda text: text.encode("utf-8", "replace")))
+def test_whatever_is_in_a_message_can_be_written_as_json(noise: bytes) -> None:
+    for message in (noise, MESSAGE.replace(b"No such user", noise), MESSAGE.replace(b"anna.person", noise)):
+        json.dumps(describe("x", read(message)), ensure_ascii=False).encode()
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
