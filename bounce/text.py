@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bounce.fields import clean_address
 from bounce.mime import Headers, fields
 from bounce.patterns import linear
-from bounce.vocabulary import FAILED_WORDS
+from bounce.vocabulary import DELIVERED_WORDS, FAILED_WORDS
 
 MAX_LINES = 400
 MAX_LINE_CHARACTERS = 1000
@@ -199,8 +199,11 @@ def failures(text: str, outsiders: Collection[str]) -> list[Failure]:
     """Whom `text` names as recipients, by layout. `outsiders` (lower case) are meant only if no one else can be."""
     lines = text.split("\n")
     heads: list[tuple[int, str, str, bool]] = []
+    heading = ""
     for number, line in enumerate(lines):
-        if "@" in line and len(heads) < MAX_RECIPIENTS:
+        if "@" not in line:
+            heading = line if line.strip() else heading
+        elif len(heads) < MAX_RECIPIENTS and not _is_good_news(heading):
             heads.extend((number, *head) for head in _heads(line, _is_prose(lines, number)))
     strong = [head for head in heads if head[3]]
     strong = _others(strong, outsiders) or strong or _others(heads, outsiders)
@@ -213,6 +216,11 @@ def failures(text: str, outsiders: Collection[str]) -> list[Failure]:
         # Parted, so that no phrase arises from the end of one and the start of the other.
         known.said = f"{known.said}; {said}" if known.said and said else known.said or said
     return list(merged.values())
+
+
+def _is_good_news(heading: str) -> bool:
+    """Whether the last line before an address says that what follows was delivered."""
+    return DELIVERED_WORDS.search(heading) and not FAILED_WORDS.search(heading)
 
 
 def _others(heads: list[tuple[int, str, str, bool]], outsiders: Collection[str]) -> list[tuple[int, str, str, bool]]:

@@ -56,6 +56,9 @@ UNSUBSCRIBE = _any_of(
 FAILED_WORDS = _any_of("failed_words")
 """Any word of failing; a notice without one is no bounce."""
 
+DELIVERED_WORDS = _any_of("delivered_words")
+"""A heading over those who got it."""
+
 GIVEN_UP = _any_of("given_up")
 """A notice that delivery does not go on, whatever else it says of trying."""
 

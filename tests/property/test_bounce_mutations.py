@@ -9,7 +9,7 @@ from bounce.reader import read
 from bounce.reading import Kind
 from tests.support.bounces import MAKES, PROSE, Failed, Shape, bounce
 from tests.support.mutations import SAME, in_other_words, with_plain_subject, without_original
-from tests.support.notices import Notice, is_kept_in_other_words, is_kept_without_original, is_same, notices
+from tests.support.notices import Notice, has_signs, is_kept_in_other_words, is_kept_without_original, is_same, notices
 
 LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,14}[a-z0-9])?", fullmatch=True)
 # Words that a rule or a role could take for something else, if addresses and hosts counted as evidence.
@@ -97,7 +97,7 @@ def test_what_the_fields_say_needs_no_prose_no_original_and_no_subject(notice: N
     assert in_other is None or is_kept_in_other_words(notice.message, in_other)
     stripped = without_original(notice.message)
     assert stripped is None or is_kept_without_original(notice.message, stripped)
-    if read(notice.message).kind in {Kind.BOUNCE, Kind.DELAY, Kind.COMPLAINT, Kind.RECEIPT, Kind.AUTH_FAILURE}:
+    if has_signs(notice.message):
         assert is_same(notice.message, with_plain_subject(notice.message))
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bounce.classify import shipped
+from bounce.evidence import collect
 from bounce.fields import reply_code
 from bounce.outcome import BounceClass
 from bounce.policy import Policy, Step
 from bounce.reader import read
 from bounce.reading import Kind, Reading, Recipient, RecognisedBy
 from bounce.report import messages
+from bounce.vocabulary import MAIL_SYSTEM
 from tests.support.mutations import from_other_hosts
 
 NOTICES = Path(__file__).parents[1] / "data" / "notices"
@@ -56,6 +58,15 @@ def fate(reading: Reading, recipient: Recipient) -> tuple[str, ...]:
     step = Policy().of_report(reading.kind, recipient, authentic=True).step
     lasting = "permanent" if recipient.permanent else "passing"
     return (recipient.address, str(recipient.action), recipient.status, recipient.bounce_class, lasting, step)
+
+
+def has_signs(message: bytes) -> bool:
+    """Whether a report has another sign of a mail system than its subject: sender, report part or returned message."""
+    reading, evidence = read(message), collect(message)
+    if reading.kind not in {Kind.BOUNCE, Kind.DELAY, Kind.COMPLAINT, Kind.RECEIPT, Kind.AUTH_FAILURE}:
+        return False
+    returned = evidence.has_original_part or b"\nMessage-ID: " in message.partition(b"\n\n")[2]
+    return MAIL_SYSTEM.search(evidence.sender) or b"multipart/report" in message or returned
 
 
 def is_kept_in_other_words(message: bytes, changed: bytes) -> bool:

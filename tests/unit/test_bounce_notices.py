@@ -48,4 +48,4 @@ def test_what_it_is_and_what_follows(notice: Notice) -> None:
 
 
 def test_there_are_many() -> None:
-    assert len(list(notices())) >= 88
+    assert len(list(notices())) >= 113
