@@ -50,6 +50,9 @@ def is_certain(cause: Cause, code: str, said: str, prose: str) -> bool:
     """Whether a second witness stands beside the cause."""
     if cause.certain:
         return True
+    if cause.told_by == "code":
+        # Its only witness: the text speaks of something else.
+        return False
     if code.partition(".")[2] in _CODES_OF_PERSON or status(said).partition(".")[2] in _CODES_OF_PERSON:
         return True
     if ANSWERED_DATA.search(said) or ANSWERED_DATA.search(prose[:TEXT_CHARACTERS]):

@@ -1,11 +1,14 @@
 """Rules: each finds its sample, none fights another; and what codes and texts mean together."""
 
+from pathlib import Path
+
 import pytest
 
 from bounce.classify import ABOUT_THE_PERSON, Classifier, Rule, parse_rules, shipped
 from bounce.outcome import BounceClass
 
 RULES = shipped().rules
+STATUS_CODES = (Path(__file__).parents[1] / "data" / "status_codes.txt").read_text("utf-8").splitlines()[1:]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.sample[:40])
@@ -72,6 +75,14 @@ def test_names_of_people_and_machines_are_no_evidence(text: str, expected: Bounc
 def test_who_wins(text: str, status: str, expected: BounceClass, told_by: str) -> None:
     cause = shipped().cause(text, status, int(text[:3]))
     assert (cause.bounce_class, cause.told_by) == (expected, told_by)
+
+
+@pytest.mark.parametrize("line", STATUS_CODES)
+def test_the_registrys_codes_and_their_names(line: str) -> None:
+    detail, right, name = line.split("|")
+    assert shipped().cause(f"550 5.{detail} {name}", f"5.{detail}", 550).bounce_class in right.split(",")
+    assert shipped().cause("550", f"5.{detail}", 550).bounce_class in [*right.split(","), "other", "policy", "system"]
+    assert shipped().cause(name).bounce_class in [*right.split(","), "other"]
 
 
 def test_a_code_with_a_doubtful_text_is_not_certain() -> None:

@@ -1,8 +1,11 @@
 """What a message is: the kinds, whom it is about, and what must not be taken for a bounce."""
 
+from pathlib import Path
+
 import pytest
 
 from bounce.outcome import Action, BounceClass
+from bounce.policy import Policy, Step
 from bounce.reader import read
 from bounce.reading import Kind, RecognisedBy
 from tests.support.bounces import Failed, Shape, bounce
@@ -199,6 +202,17 @@ def test_unknown_user_after_the_content_is_doubtful() -> None:
         (recipient,) = read(dsn(fields, prose)).recipients
         assert recipient.bounce_class is BounceClass.UNKNOWN_USER
         assert recipient.certain is certain
+
+
+DOUBTFUL = (Path(__file__).parents[1] / "data" / "doubtful_replies.txt").read_text("utf-8").splitlines()[1:]
+
+
+@pytest.mark.parametrize("reply", DOUBTFUL)
+def test_a_code_whose_text_speaks_of_something_else_suppresses_nobody(reply: str) -> None:
+    prose = f"<box@example.org>: host mx.example.org said: {reply} (in reply to RCPT TO command)"
+    reading = read(dsn(one_failed(reply.split()[1], reply), prose))
+    (recipient,) = reading.recipients
+    assert Policy().of_report(reading.kind, recipient, authentic=True).step is not Step.SUPPRESS
 
 
 OWN_TABLES = "Final-Recipient: rfc822;box@example.org\nAction: failed\nStatus: 5.0.0\n"
