@@ -58,6 +58,10 @@ _SERVER_GONE: Final = (
 )
 
 
+UNSTORABLE: Final = (asyncpg.DataError,)
+"""What a statement raises for a value that can't be stored: text that is no UTF-8 or has NUL, a number out of range."""
+
+
 class Database:
     """A pool of connections for one process. Statements must not change a session's state (SET LOCAL only)."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+from mta.terminal import OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
 
 tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
 groups = typer.Typer(help="Groups of tenants that share one policy.", no_args_is_help=True)
@@ -60,11 +60,10 @@ def tenant_set(
     overrides: Set = None,
 ) -> None:
     """Change what a tenant may do; in force on every node within a second, for mail that is submitted from then on."""
-    import getpass
 
     async def change(parts: Any) -> None:
         target = await parts.orders.find("", "", (await parts.accounts.tenant(name)).name, "")
-        await parts.orders.require_consent(target, consent_required, reason, getpass.getuser())
+        await parts.orders.require_consent(target, consent_required, reason, operator())
 
     run_with_parts(settings_of(config, overrides), change)
     OUT.print(f"Campaign mail of {name} needs {'a' if consent_required else 'no'} recorded consent.", markup=False)
@@ -144,11 +143,10 @@ def group_join(
     as_json: Json = False,
 ) -> None:
     """Let a tenant join a group, for ever: what was said to the group before binds it too, and nothing unbinds it."""
-    import getpass
 
     async def join(parts: Any) -> Any:
         owner = await parts.accounts.tenant(tenant)
-        return await parts.groups.join(await parts.groups.by_name(group), owner.id, getpass.getuser(), reason)
+        return await parts.groups.join(await parts.groups.by_name(group), owner.id, operator(), reason)
 
     entry = run_with_parts(settings_of(config, overrides), join)
     if as_json:

@@ -45,6 +45,8 @@ def check_domain(
     name = normalised_domain(domain)
     if name is None or name.startswith("["):
         raise typer.BadParameter("is a domain such as example.com")
+    for each in address or ():
+        _check_address(each)
     if selector:
         keys = [PublicKey(name, each) for each in selector]
     else:
@@ -78,6 +80,15 @@ def doctor(config: Config = None, overrides: Set = None, as_json: Json = False) 
     findings += looks.limit_findings()
     findings += looks.port_findings(_listeners(settings), running=running)
     _show(findings, as_json=as_json)
+
+
+def _check_address(text: str) -> None:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise typer.BadParameter(f"--address {text!r} is an IP address such as 192.0.2.1") from None
 
 
 async def _keys(parts: Any, domain: str, tenant: str | None) -> list[Any]:

@@ -245,11 +245,11 @@ def _run(config: Any, overrides: Any, work: Any) -> Any:
 
 def _time(text: str) -> datetime:
     """A time of an option; typer.BadParameter for what is none."""
-    if match := _AGO.fullmatch(text):
-        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
+        if match := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         at = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is no time; write 2026-11-23T10:00 (UTC), or 15m for 15 minutes ago"
         ) from None

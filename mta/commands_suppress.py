@@ -4,14 +4,13 @@ Addresses are read from arguments or files and never printed back; what is shown
 """
 
 import csv
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+from mta.terminal import ERR, OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
 
 if TYPE_CHECKING:
     from mta.parts import Parts
@@ -75,7 +74,7 @@ def add(
         scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         meant = Kind[kind.upper().replace("-", "_")]
         person = person_of(parts, address)
-        entry = NewEntry(person, scope, meant, tenant_id, list_id, Channel.CLI, getpass.getuser(), reason=reason)
+        entry = NewEntry(person, scope, meant, tenant_id, list_id, Channel.CLI, operator(), reason=reason)
         return (await parts.log.append([entry]))[0]
 
     entry = run_with_parts(settings_of(config, overrides), append)
@@ -163,7 +162,7 @@ def remove(
     async def lift(parts: Any) -> Any:
         scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         person = person_of(parts, address)
-        wanted = Lift(person, scope, frozenset({meant}), tenant_id, list_id, Channel.CLI, getpass.getuser(), reason)
+        wanted = Lift(person, scope, frozenset({meant}), tenant_id, list_id, Channel.CLI, operator(), reason)
         async with parts.log.appending() as appending:
             lifted = await appending.lift([wanted], Action.LIFT_BY_OPERATOR)
         return lifted[0] if lifted else None
@@ -222,7 +221,7 @@ def import_(
     async def work(parts: "Parts") -> Progress:
         scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
         meant = Kind[kind.upper().replace("-", "_")]
-        order = ImportOrder(file, scope, meant, tenant_id, list_id, getpass.getuser(), reason)
+        order = ImportOrder(file, scope, meant, tenant_id, list_id, operator(), reason)
         return await run_import(Importer(parts.database, parts.log, parts.digest), order, as_json)
 
     done = run_with_parts(settings_of(config, overrides), work)
@@ -278,7 +277,7 @@ def replay_(config: Config = None, overrides: Set = None, as_json: Json = False)
             task = bar.add_task("replaying")
             file = ReceiptFile(parts.paths.receipts)
             try:
-                return await replay(file, parts.log, getpass.getuser(), lambda read: bar.update(task, completed=read))
+                return await replay(file, parts.log, operator(), lambda read: bar.update(task, completed=read))
             except RuntimeError as error:
                 raise Failed(str(error)) from None
 

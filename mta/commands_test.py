@@ -36,7 +36,8 @@ def sink_run(
         behaviour = Behaviour(defer, refuse, delay, 0)
         counts = asyncio.run(run_sink(host=host, port=port, maildir=maildir, behaviour=behaviour, ready=ready))
     except OSError as error:
-        ERR.print(f"sink: {host}:{port}: {error.strerror or error}; choose another address with --listen", markup=False)
+        where = error.filename or f"{host}:{port}"
+        ERR.print(f"sink: {where}: {error.strerror or error}; choose another with --listen or --maildir", markup=False)
         raise typer.Exit(1) from None
     OUT.print(json.dumps(asdict(counts)))
 

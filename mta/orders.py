@@ -265,9 +265,10 @@ def utc(seconds: float) -> str:
 def moment(text: str, now: float) -> float:
     """A time as an operator writes it: `2h`, `30m`, `3d` from now, or 2026-11-24T09:00[+01:00] (UTC without a zone)."""
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-    if text[:-1].isascii() and text[:-1].isdigit() and text[-1:] in units:
-        return now + int(text[:-1]) * units[text[-1]]
     try:
+        if text[:-1].isascii() and text[:-1].isdigit() and text[-1:] in units:
+            # by way of a date: what no calendar has is no time
+            return datetime.fromtimestamp(now + int(text[:-1]) * units[text[-1]], UTC).timestamp()
         when = datetime.fromisoformat(text)
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):

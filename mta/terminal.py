@@ -75,7 +75,7 @@ def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) ->
     import asyncio
 
     from config.cluster import PostgresError
-    from config.database import DatabaseUnavailable, MigrationError
+    from config.database import UNSTORABLE, DatabaseUnavailable, MigrationError
     from config.keyring import KeyringError
     from mta.accounts import AccountError, WrongInstallation
     from mta.logs import configure
@@ -94,6 +94,8 @@ def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) ->
         ERR.print(str(error), markup=False)
     except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation, KeyringError) as error:
         ERR.print(f"database: {error}", markup=False)
+    except UNSTORABLE:
+        ERR.print("nothing is known by such a name: text is UTF-8 without NUL, and ids are not that large")
     except OSError as error:
         ERR.print(f"{error.filename or ''}: {error.strerror or error}", markup=False)
     raise typer.Exit(1)

@@ -123,7 +123,10 @@ def signed_headers(secret: bytes, request_id: str, timestamp: int, body: bytes) 
 
 
 def _check(url: str, types: Sequence[str]) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half of an IPv6 address
+        parts = urlsplit("")
     if parts.scheme not in ("https", "http") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
         raise WebhookError("a webhook's URL is like https://app.example.com/mail-events, without a password in it")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:

@@ -92,6 +92,21 @@ def test_wrong_use_is_exit_code_2_and_says_what_is_wrong(arguments: list[str], s
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(("situation", "rounds"), [("no database", 2), ("no directory", 2), ("all is well", 4)])
+def test_whatever_is_typed_there_is_no_traceback(
+    situation: str, rounds: int, tmp_path: Path, database_url: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    directory = tmp_path / "file" / "x" if situation == "no directory" else tmp_path / "node"
+    url = "postgresql://heed@127.0.0.1:1/x" if situation == "no database" else database_url
+    options = ["--set", f"data_dir={directory}", "--set", f"database.url={url}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.wrong_use", "1", str(rounds), *options],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), (done.stdout, done.stderr)
+
+
 def test_all_mistakes_of_a_configuration_are_shown(tmp_path: Path) -> None:
     done = heed("check-config", "--config", str(tmp_path / "none.toml"), "--set", "workers=x", HEED_NONSENSE="1")
     assert done.returncode == 2
@@ -245,4 +260,4 @@ def test_an_empty_sink_and_one_whose_port_is_taken(tmp_path: Path) -> None:
     assert (shown.returncode, json.loads(shown.stdout)["messages"]) == (0, 0)
     taken = heed("sink", "run", "--listen", "192.0.2.1:1")
     assert taken.returncode == 1
-    assert "choose another address" in taken.stderr
+    assert "choose another with --listen" in taken.stderr
