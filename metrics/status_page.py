@@ -97,13 +97,15 @@ def page(status: Status) -> str:
 
 
 def number(value: float) -> str:
-    """A number as people read it: 0, 0.42, 7.3, 950, 12.3 k, 1.20 M."""
+    """A number as people read it: 0, 0.0012, 0.42, 7.30, 950, 12.3 k, 1.2 M."""
     for bound, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
         if abs(value) >= bound:
             scaled = value / {" G": 1e9, " M": 1e6, " k": 1e3}[unit]
             return f"{scaled:.3g}{unit}"
     if value == int(value):
         return str(int(value))
+    if abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 

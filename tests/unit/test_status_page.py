@@ -39,7 +39,16 @@ def test_it_says_what_is_not_ready() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.034, "0.03"), (7.25, "7.25"), (42.26, "42.3"), (950, "950"), (12_345, "12.3 k"), (1.2e6, "1.2 M")],
+    [
+        (0, "0"),
+        (0.034, "0.034"),
+        (0.00123, "0.0012"),
+        (7.25, "7.25"),
+        (42.26, "42.3"),
+        (950, "950"),
+        (12_345, "12.3 k"),
+        (1.2e6, "1.2 M"),
+    ],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
