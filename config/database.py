@@ -42,6 +42,11 @@ class MigrationError(Exception):
 
 
 # What the server says of itself, not of the statement: it goes away, comes up, stands by, or has no room left.
+FEED_LOST: Final = (
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError,
+)  # fmt: skip
+"""Whatever a connection outside of the pool may raise when it ends, also between two statements."""
+
 _SERVER_GONE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,

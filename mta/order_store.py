@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
-
-from config.database import Database, DatabaseUnavailable, load_queries
+from config.database import FEED_LOST, Database, DatabaseUnavailable, load_queries
 from mta.orders import Order, OrderError, Reach, State, Stopped, Window
 
 if TYPE_CHECKING:
@@ -191,7 +189,7 @@ class OrderFeed:
         self._connection.add_termination_listener(lambda *_: hint())
         try:
             await self._connection.add_listener(CHANNEL, lambda *_: hint())
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except FEED_LOST:
             return  # a transaction pooler; the poll alone keeps the bound
 
     async def head(self) -> int:
@@ -199,7 +197,7 @@ class OrderFeed:
         try:
             async with asyncio.timeout(self._within):
                 ((position, standby),) = await self._connection.fetch(_QUERIES.head)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FEED_LOST as error:
             raise DatabaseUnavailable(f"orders can't be followed: {type(error).__name__}") from error
         if standby:
             raise DatabaseUnavailable("the database is a standby")

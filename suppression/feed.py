@@ -10,9 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import asyncpg
-
-from config.database import Database, DatabaseUnavailable, load_queries
+from config.database import FEED_LOST, Database, DatabaseUnavailable, load_queries
 from suppression.entry import GENESIS, Step
 from suppression.log import CHANNEL
 from suppression.scopes import Member
@@ -117,5 +115,5 @@ class DatabaseFeed:
         try:
             async with asyncio.timeout(self._within):
                 yield
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except FEED_LOST as error:
             raise DatabaseUnavailable(f"the log can't be followed: {type(error).__name__}") from error

@@ -209,13 +209,14 @@ class SubscriberPages:
     def _target(self, token: Token, choice: str) -> tuple[Scope, int]:
         """The scope of a choice, and the id of its list or group.
 
-        ValueError for a group that is not known here (yet): less than what was asked for must not be told as done.
+        DatabaseUnavailable for a group that is not known here, or not yet: less than what was asked for must not be
+        told as done.
         """
         if choice != "group":
             return _SCOPES[choice], token.list_id
         group_id = self._group_of(token.tenant_id)
         if not group_id:
-            raise ValueError("the tenant's group is not known")
+            raise DatabaseUnavailable("the tenant's group is not known")
         return Scope.GROUP, group_id
 
     def token(self, request: web.Request) -> Token | None:

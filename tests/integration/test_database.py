@@ -14,6 +14,8 @@ import pytest
 
 from config.database import Database, DatabaseUnavailable
 from config.postgres import EmbeddedPostgres
+from mta.order_store import OrderFeed
+from suppression.feed import DatabaseFeed
 
 
 @pytest.fixture
@@ -183,6 +185,26 @@ async def test_a_dedicated_connection_hears_what_is_notified(database: Database)
         await other.execute("SELECT pg_notify('heed_test', '42')")
     assert await asyncio.wait_for(heard.get(), 5) == "42"
     await connection.close()
+
+
+@pytest.mark.parametrize("feed", [OrderFeed, DatabaseFeed])
+@pytest.mark.parametrize("failure", [asyncpg.InternalClientError("x"), asyncpg.InterfaceError("x"), OSError()])
+async def test_a_feed_whose_connection_ends_between_two_statements_is_unavailable(
+    database: Database, feed: type[OrderFeed | DatabaseFeed], failure: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What asyncpg makes of a server's last words; once it ended the supervisor, and with it all workers of a node."""
+
+    class Ended:
+        async def fetch(self, *_: object) -> None:
+            raise failure
+
+    opened = await feed.open(database, answer_within_seconds=2.0)
+    await opened.head()
+    opened.close()
+    monkeypatch.setattr(opened, "_connection", Ended())
+    with pytest.raises(DatabaseUnavailable):
+        await opened.head()
 
 
 async def test_nothing_that_is_stored_is_in_the_text(database: Database) -> None:
