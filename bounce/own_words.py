@@ -16,10 +16,11 @@ from bounce.vocabulary import reply_words
 
 MAX_LINES = 400
 MAX_LINE_CHARACTERS = 1000
+MAX_PARTS = 8
+"""Of the message's own text: pictures may stand between them."""
 
 _QUOTED = re.compile(r"[ \t]{0,3}[>|]")
-_SIGNATURE = re.compile(r"--[ \t]*\Z|[ \t]*[-_=*]{5,}[ \t]*\Z")
-_RULE_WITH_WORDS = re.compile(r"[ \t]{0,8}[-_]{2,} ?\S.{0,80} ?[-_]{2,}[ \t]*\Z")
+_RULE = linear(r"^(?:--|[ \t]*[-_=*]{5,}|[ \t]*[-_]{2,} ?\S.* ?[-_]{2,})[ \t]*$")
 _WHEN_OR_WHO = re.compile(r"@|\b\d{1,2} ?[:.h] ?\d\d\b|\b(?:19|20)\d\d\b")
 _LABEL = re.compile(r"\W{0,5}(\w[\w ]{0,20}?)\*{0,2}[ \t]{0,2}[:\uff1a]")
 _BLOCK_LINES = 8
@@ -35,10 +36,10 @@ _COMBINING = dict.fromkeys(range(0x0300, 0x0370))
 
 def own_text(message: Entity) -> str:
     """The words of the author of `message`, from its plain text or else from its HTML."""
-    plain = "\n".join(part.text() for part in _inline(message, "text/plain"))
+    plain = "\n".join(part.text() for part in _inline(message, "text/plain")[:MAX_PARTS])
     if plain.strip():
         return without_quotes(plain)
-    parts = _inline(message, "text/html")
+    parts = _inline(message, "text/html")[:MAX_PARTS]
     return without_quotes("\n".join(part.text(_html_quotes_marked) for part in parts))
 
 
@@ -119,7 +120,7 @@ _BEGINS = re.compile(r"(?:on|am|le|el) .*\d")
 
 def _ends_own(lines: Sequence[str], number: int) -> bool:
     line = lines[number]
-    return bool(_SIGNATURE.match(line) or _RULE_WITH_WORDS.match(line)) or _is_header_block(lines, number)
+    return (bool(line) and line[0] in "-_=* \t" and bool(_RULE.search(line))) or _is_header_block(lines, number)
 
 
 def _is_header_block(lines: Sequence[str], number: int) -> bool:

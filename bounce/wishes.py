@@ -40,8 +40,7 @@ NOTHING = Wish(Certainty.NO)
 _ADDRESS = re.compile(r"[^\s@<>]{1,64}@[^\s@<>]{1,255}")
 _REPLY_SUBJECT = linear(r"(?i)^\s*(?:re|aw|sv|antw|rv|res|ref|tr|wg|fwd?)\s?(?:\[\d+\])?\s?[:\x{ff1a}]")
 _SENTENCE_END = re.compile(r"[\n.!?,;:()\u2013\u2014\u2026]+")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
-_INNER = re.compile(r"[^\w']+")
+_NO_WORD = re.compile(r"[^\w']+|_+")
 _CLOSING_SENTENCES = 5
 
 
@@ -69,7 +68,7 @@ def _sentences(own: str, author: str) -> list[str]:
     mine = address[0].lower() if address else ""
     text = _ADDRESS.sub(lambda m: " ownaddress " if m[0].lower().strip(".,;:!'\"") == mine else " address ", own)
     lines = [line for line in folded(text).split("\n") if not _PROGRAM.search(line.strip())]
-    parts = (_INNER.sub(" ", _EDGES.sub("", part)) for part in _SENTENCE_END.split("\n".join(lines)))
+    parts = (_NO_WORD.sub(" ", part).strip(" '") for part in _SENTENCE_END.split("\n".join(lines)))
     return [part for part in parts if part]
 
 
@@ -100,7 +99,7 @@ def _is_signature(rest: Sequence[str]) -> bool:
 
 def _names(author: str) -> frozenset[str]:
     """The words of a From field, one of which may be what somebody signs with; articles and the like are none."""
-    return frozenset(word for word in _INNER.sub(" ", folded(author)).split() if len(word) > 1)
+    return frozenset(word for word in _NO_WORD.sub(" ", folded(author)).split() if len(word) > 1)
 
 
 def _any(words: Sequence[str]) -> str:
