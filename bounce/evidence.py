@@ -34,6 +34,8 @@ _ORIGINAL_TYPES = frozenset(
         "message/partial",
     },
 )
+# what a gateway puts before a subject: "[EXTERNAL] Automatic reply"
+_TAG = re.compile(r"\A\s*(?:\[[^\[\]\s]{1,20}\]\s*)+(?=\S)")
 _NULL_PATH = re.compile(r"\s*<?\s*(?:mailer-daemon(?:@[^>]*)?)?\s*>?\s*\Z", re.I)
 _STATUS_IN_TEXT = re.compile(rb"(?im)^[ \t]{0,8}(?:final|original)-recipient[ \t]*:")
 _FEEDBACK_IN_TEXT = re.compile(rb"(?im)^feedback-type[ \t]*:")
@@ -50,7 +52,6 @@ class Evidence:
     reports: list[FeedbackReport] = field(default_factory=list)
     original: Headers = field(default_factory=list)
     text: str = ""
-    html: str = ""
     disposition: bool = False
     attachments: list[str] = field(default_factory=list)
     has_original_part: bool = False
@@ -83,9 +84,9 @@ class Evidence:
 def collect(message: bytes) -> Evidence:
     """The evidence in `message`; never raises."""
     top = parse(message)
-    evidence = Evidence(top, decoded_words(top.first("subject")), decoded_words(top.first("from")))
+    subject = _TAG.sub("", decoded_words(top.first("subject")))
+    evidence = Evidence(top, subject, decoded_words(top.first("from")))
     _sort(top, evidence)
-    _complete(evidence)
     return evidence
 
 
@@ -104,17 +105,23 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
     elif kind in {"message/disposition-notification", "message/global-disposition-notification"}:
         evidence.disposition = True
     elif entity.children:
-        for child in entity.children:
+        for child in _chosen(entity):
             _sort(child, evidence)
-    elif kind == "text/plain" or "/" not in kind:
+    elif kind in {"text/plain", "text/html"} or "/" not in kind:
         if len(evidence.text) < MAX_TEXT_BYTES:
             evidence.text = f"{evidence.text}\n\n{entity.text()}" if evidence.text else entity.text()
-    elif kind == "text/html":
-        evidence.html = evidence.html or entity.text()
     else:
         evidence.attachments.append(
             f"{kind} {entity.first('content-disposition')} {entity.first('content-type')}".lower()
         )
+
+
+def _chosen(entity: Entity) -> list[Entity]:
+    """The parts of an entity that say each something of their own: of a text and its HTML the text."""
+    plain = [child for child in entity.children if child.content_type == "text/plain" and child.body.strip()]
+    if entity.content_type == "multipart/alternative" and plain:
+        return [child for child in entity.children if child.content_type != "text/html"]
+    return entity.children
 
 
 def _is_message(entity: Entity) -> bool:
@@ -150,12 +157,6 @@ def _wrapped_status(message: Entity) -> DeliveryStatus | None:
     return next(
         (delivery_status(_plain_body(part)) for part in message.walk() if part.content_type in _STATUS_TYPES), None
     )
-
-
-def _complete(evidence: Evidence) -> None:
-    """HTML stands in where there is no plain text."""
-    if not evidence.text.strip():
-        evidence.text = evidence.html
 
 
 def _start_of_fields(body: bytes, start: re.Pattern[bytes]) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from bounce.policy import Policy
 from bounce.reader import read
-from bounce.reading import Reading
+from bounce.reading import Kind, Reading
 from tests.support.notices import Notice, notices
 
 
@@ -49,3 +49,26 @@ def test_what_it_is_and_what_follows(notice: Notice) -> None:
 
 def test_there_are_many() -> None:
     assert len(list(notices())) >= 113
+
+
+_HTML_BODY = "<p>Delivery to the following recipient failed:</p><p>anna@example.net</p><p>user unknown</p>"
+
+
+def test_a_disclaimer_beside_an_html_notice_hides_nothing() -> None:
+    """A gateway puts a part of plain text beside what the mail system wrote as HTML only."""
+    message = (
+        "From: Mail Delivery Subsystem <mailer-daemon@mx.example.org>\nSubject: Undeliverable: hello\n"
+        'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n'
+        f"--b\nContent-Type: text/html; charset=utf-8\n\n{_HTML_BODY}\n"
+        "--b\nContent-Type: text/plain\n\nThis message was scanned. Example Ltd, 1 Street.\n--b--\n"
+    ).encode()
+    notice = read(message)
+    assert notice.kind is Kind.BOUNCE
+    assert [recipient.address for recipient in notice.recipients] == ["anna@example.net"]
+
+
+@pytest.mark.parametrize("tag", ["[EXTERNAL] ", "[EXT][SPAM?] "])
+def test_a_gateways_tag_before_the_subject_hides_nothing(tag: str) -> None:
+    head = f"From: Anna <anna@example.net>\nTo: list@example.org\nSubject: {tag}"
+    assert read(f"{head}Automatic reply: hello\n\nI am away.\n".encode()).kind is Kind.AUTO_REPLY
+    assert read(f"{head}unsubscribe\n\n\n".encode()).kind is Kind.UNSUBSCRIBE
