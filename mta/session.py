@@ -253,7 +253,8 @@ class Session:
                 reply = await self._protocol.reply(DATA_SECONDS if stage is Stage.DATA else MAIL_SECONDS)
                 if refusal is None and reply.code // 100 != (3 if stage is Stage.DATA else 2):
                     refusal = self._outcome(stage, reply, recipient)
-                    if reply.code == 421 or not 400 <= reply.code < 600:
+                    # a peer that refuses RSET would refuse it before every other message too
+                    if stage is Stage.RSET or reply.code == 421 or not 400 <= reply.code < 600:
                         raise self._lost(refusal, stage)
                     if not self._pipelining:
                         return refusal

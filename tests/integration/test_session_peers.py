@@ -291,6 +291,18 @@ async def test_a_peer_that_ignores_rset(impatient: None, capabilities: tuple[str
         assert peer.messages == []
 
 
+@pytest.mark.parametrize("answer", ["500 5.5.2 what?", "421 4.3.2 enough", "550 5.7.1 never"])
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, CLASSIC])
+async def test_a_refusal_of_rset_is_nobodys_bounce(answer: str, capabilities: tuple[str, ...]) -> None:
+    script = Script().on("RCPT", reply("550 5.1.1 unknown user"), times=1).on("RSET", reply(answer))
+    async with Peer(script, capabilities=capabilities) as peer, session_with(peer) as session:
+        assert (await offer(session)).permanent
+        with pytest.raises(SessionLost) as caught:
+            await offer(session, "second@example.net")
+        outcome = caught.value.outcome
+        assert (outcome.action, outcome.trouble, caught.value.touched) == (Action.DELAYED, Trouble.SESSION, False)
+
+
 @pytest.mark.parametrize("stage", ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", "DOT"])
 async def test_a_silent_peer_is_given_up(impatient: None, stage: str) -> None:
     async with Peer(Script().on(stage, ignore())) as peer:
