@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import structlog
 
-from bounce.outcome import Action, Outcome, Trouble
-from bounce.trouble import signing, suppressed
+from bounce.outcome import Action, Outcome, Stage, Trouble
+from bounce.trouble import from_exception, signing, suppressed
 from config.database import DatabaseUnavailable
 from metrics import registry
 from mta.accounts import Accounts
@@ -259,10 +259,13 @@ class Delivery:
         """A connection is closed, and not before: another one may take its place."""
         registry.connections.labels(label).dec()
         site.sessions -= 1
-        if not site.in_use and self._sites.get(site.key) is site and not site.suspended(self._now()):
+        self._forget(site)
+        self._pump(site)
+
+    def _forget(self, site: Site) -> None:
+        if self._sites.get(site.key) is site and site.forgettable(self._now()):
             del self._sites[site.key]
             self._idle.pop(site, None)
-        self._pump(site)
 
     async def _work(self, site: Site) -> bool:
         """Wait for work at a site; False when none came while it was worth keeping the connection."""
@@ -373,6 +376,10 @@ class Delivery:
                 self._settle(lease, lost.outcome, site.key, began=began)
                 if lost.outcome.trouble is Trouble.SITE:
                     self._rest(site, lost.outcome)
+        except Exception as error:  # a mistake of ours: one recipient's mail waits, and nobody else's (M1)
+            _LOG.error("mail can't be offered", message=lease.message_id, error=type(error).__name__)
+            session.abort()
+            self._settle(lease, from_exception(Stage.MAIL, error, remote_mta=session.host), site.key, began=began)
         else:
             self._settle(lease, outcome, site.key, began=began)
             if outcome.trouble is Trouble.SITE:
@@ -481,7 +488,7 @@ class Delivery:
         await self._queue.sweep(emptied)
 
     async def expire_for_ever(self) -> None:
-        """What waits in memory may expire there (D4)."""
+        """What waits in memory may expire there (D4), and sites are forgotten that have nothing."""
         while True:
             await asyncio.sleep(self._limits.poll_seconds * 5)
             now = self._now()
@@ -489,6 +496,7 @@ class Delivery:
                 for lease in site.queue.take_expired(now):
                     self._complete(expire(lease, self._policy, now=now, site=site.key, last=site.last_outcome))
                 self._pump(site)  # what was put back while the site rested
+                self._forget(site)
 
     def report(self) -> None:
         """How much is held in memory, for the metrics; called now and then."""

@@ -17,6 +17,7 @@ from suppression.digest import MessageClass
 # what transactional mail may take beyond every bound, so that a campaign that fills them can't delay it
 TRANSACTIONAL_HEADROOM = 2
 _CROWDED_SECONDS = 30.0
+_LONGEST_REST_SECONDS = 1_800.0
 # after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
 _FRUITLESS_TIMES = 60.0
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -117,10 +118,11 @@ class Site:
         """The name under which limits and counts are kept."""
         return self.route.site
 
-    @property
-    def in_use(self) -> bool:
-        """Whether anything refers to this site still."""
-        return bool(self.sessions or len(self.queue))
+    def forgettable(self, now: float) -> bool:
+        """Whether nothing is here any more, and failures, if any, are so long ago that they say nothing about now."""
+        if self.sessions or len(self.queue):
+            return False
+        return not self.failures or now >= self.suspended_until + _LONGEST_REST_SECONDS
 
     def suspended(self, now: float) -> bool:
         """Whether nothing is to be tried for now."""
@@ -152,7 +154,7 @@ class Site:
         if self.suspended(now):
             return self.queue.clear()
         self.failures += 1
-        rest = min(5.0 * 2 ** (self.failures - 1), 1_800.0)
+        rest = min(5.0 * 2 ** (self.failures - 1), _LONGEST_REST_SECONDS)
         self.suspended_until = now + rest * (0.9 + 0.2 * chance)
         self.last_outcome = outcome
         return self.queue.clear()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from config.database import DatabaseUnavailable
+from mta.session import Session
 from mta.vault import Address
 from suppression.digest import Scope
 from tests.support.client import trusting
@@ -148,6 +149,30 @@ async def test_a_dead_site_rests_however_much_waits_for_it(n: Node, clock: Clock
         await e.submit("late@example.net")
         await e.settled()
         assert (0, 0) in await e.states()
+
+
+async def test_a_site_that_was_never_reached_is_forgotten(n: Node, clock: Clock) -> None:
+    """A misspelt domain is a site of its own: remembered for good, each would cost memory for good."""
+    peer = Peer()
+    await peer.start()
+    await peer.stop()
+    async with engine(n, clock, {"example.net": peer.port}, poll_seconds=0.001) as e:
+        tending = asyncio.create_task(e.delivery.expire_for_ever())
+        await e.submit("anna@example.net")
+        await e.settled()
+        assert e.delivery.sites(9)
+        clock.seconds += 5 + 1_800
+        await until(lambda: not e.delivery.sites(9))
+        tending.cancel()
+
+
+async def test_a_peer_that_refuses_rset_gets_each_message_on_a_new_connection(n: Node, clock: Clock) -> None:
+    script = Script().on("RCPT", reply("550 5.1.1 unknown user"), times=1).on("RSET", reply("500 5.5.2 what?"))
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=1) as e:
+        await e.submit(*readers(5))
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 4, BOUNCED: 1}
+        assert len(peer.connections) == 2
 
 
 async def test_a_dead_site_does_not_delay_others(n: Node, clock: Clock) -> None:
@@ -316,6 +341,23 @@ async def test_content_that_can_not_be_made_waits(n: Node, clock: Clock, monkeyp
         await e.settled()
         assert peer.messages == []
         assert await e.states() == [(0, 1), (0, 1)]
+
+
+async def test_a_mistake_in_the_dialogue_makes_the_one_mail_wait(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("anything")
+
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        with monkeypatch.context() as broken:
+            broken.setattr(Session, "_unfit", fail)
+            await e.submit("anna@example.net")
+            await e.settled()
+        assert await e.states() == [(0, 1)]
+        await e.submit("bob@example.net")
+        await e.settled()
+        assert peer.deliveries() == {"bob@example.net": 1}
 
 
 # --- expiry

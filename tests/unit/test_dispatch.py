@@ -191,11 +191,19 @@ def test_a_site_that_was_reached_starts_from_the_beginning() -> None:
     assert s.suspended_until == NOW + 5
 
 
-def test_a_site_is_in_use_while_anything_is_there() -> None:
+def test_a_site_is_remembered_while_anything_is_there() -> None:
     unused, connected, waited_for = site(), site(), site()
     connected.sessions = 1
     waited_for.queue.push(lease())
-    assert [each.in_use for each in (unused, connected, waited_for)] == [False, True, True]
+    assert [each.forgettable(NOW) for each in (unused, connected, waited_for)] == [True, False, False]
+
+
+def test_failures_are_remembered_for_a_while_and_not_for_ever() -> None:
+    failing = site()
+    failing.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+    assert not failing.forgettable(NOW)
+    assert not failing.forgettable(NOW + 5 + 1_799)
+    assert failing.forgettable(NOW + 5 + 1_800)
 
 
 @pytest.mark.parametrize(
