@@ -36,8 +36,7 @@ class Consenting:
 
     def known(self, person: int, tenant_id: int, list_id: int | None = None) -> bool:
         """Whether a consent to the list is known without asking; None: to any list, ALL_LISTS: to all of them."""
-        lists = self._lists.get((person, tenant_id), frozenset())
-        return bool(lists) if list_id is None else ALL_LISTS in lists or list_id in lists
+        return _includes(self._lists.get((person, tenant_id), frozenset()), list_id)
 
     async def lacking(self, persons: Iterable[int], tenant_id: int, list_id: int | None = None) -> set[int]:
         """Those of these persons of whom no such consent is recorded."""
@@ -46,10 +45,12 @@ class Consenting:
             answers = [self._ask((person, tenant_id)) for person in unknown]
             try:
                 async with asyncio.timeout(self._within):
-                    await asyncio.gather(*map(asyncio.shield, answers))
+                    found = await asyncio.gather(*map(asyncio.shield, answers))
             except TimeoutError:
                 raise DatabaseUnavailable("nobody says in time who consented") from None
-        return {person for person in unknown if not self.known(person, tenant_id, list_id)}
+            # by the answers themselves: what is kept of them may have made room for others meanwhile
+            return {person for person, lists in zip(unknown, found, strict=True) if not _includes(lists, list_id)}
+        return set()
 
     def _ask(self, pair: Pair) -> "asyncio.Future[frozenset[int]]":
         answer = self._waiting.get(pair)
@@ -72,8 +73,9 @@ class Consenting:
                         answer.exception()  # whoever asked may have given up
                 else:
                     for pair, answer in answers.items():
-                        self._keep(pair, frozenset(found.get(pair, ())))
-                        answer.set_result(self._lists.get(pair, frozenset()))
+                        lists = frozenset(found.get(pair, ()))
+                        self._keep(pair, lists)
+                        answer.set_result(lists)
         finally:
             self._asking = None
 
@@ -83,3 +85,7 @@ class Consenting:
             self._lists.move_to_end(pair)
             if len(self._lists) > _KEPT:
                 self._lists.popitem(last=False)
+
+
+def _includes(lists: frozenset[int], list_id: int | None) -> bool:
+    return bool(lists) if list_id is None else ALL_LISTS in lists or list_id in lists

@@ -11,6 +11,7 @@ from mta.order_store import OrderStore
 from mta.order_watch import OrderWatch
 from mta.orders import Book
 from mta.submission import protocols
+from suppression import consenting as consenting_module
 from suppression.consent import Consent, Consents
 from suppression.consenting import Consenting
 from suppression.digest import MessageClass, Scope
@@ -135,6 +136,17 @@ async def test_many_who_ask_at_once_share_a_question(n: Node) -> None:
     await n.database.close()
     with pytest.raises(DatabaseUnavailable):
         await consenting.lacking([1], tenant.id)
+
+
+async def test_an_answer_counts_even_when_there_is_no_room_to_keep_it(n: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message to more consenting persons than are kept: the first ones were refused as if they had not consented."""
+    monkeypatch.setattr(consenting_module, "_KEPT", 2)
+    names = [f"reader{number}@example.net" for number in range(4)]
+    for name in names:
+        await consent(n, name)
+    tenant = await n.parts.accounts.tenant("acme")
+    consenting = Consenting(Consents(n.database, n.parts.log))
+    assert await consenting.lacking([n.person(name) for name in names], tenant.id) == set()
 
 
 async def test_the_setting_is_followed(n: Node) -> None:
