@@ -188,6 +188,9 @@ def _translated(connection: "asyncpg.pool.PoolConnectionProxy") -> Iterator[None
     except _SERVER_GONE as error:
         _cut(connection)
         raise DatabaseUnavailable(f"the database went away: {type(error).__name__}") from error
+    except asyncpg.TransactionRollbackError as error:
+        # two transactions met, and this one gave way: nothing of it is left, and the next attempt finds the way clear
+        raise DatabaseUnavailable(f"the transaction was rolled back: {type(error).__name__}") from error
     except (asyncpg.InterfaceError, OSError) as error:
         if not _closed(connection):
             raise

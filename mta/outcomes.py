@@ -122,12 +122,17 @@ class Outcomes:
         return len(self._pending)
 
     def complete(self, completion: Completion) -> None:
-        """Journal a completion and see to its commit. Raises OSError when the journal can't be written."""
-        self._journal.append(completion)
-        _count(completion)
-        self._pending.append(completion)
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+        """Journal a completion and see to its commit. Raises OSError when the journal can't be written.
+
+        A commit is seen to even then: the database may have room where the journal's disk has none.
+        """
+        try:
+            self._journal.append(completion)
+        finally:
+            _count(completion)
+            self._pending.append(completion)
+            if self._flushing is None:
+                self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     async def drain(self) -> None:
         """Wait until everything is committed."""

@@ -1,7 +1,9 @@
 -- name: insert
 -- Store a batch of messages of one lane with their recipients. A recipient with a worker is born leased by it, so that
--- its first attempt needs neither claim nor read.
-WITH stored AS (
+-- its first attempt needs neither claim nor read; queued, where that worker was buried before (see claim).
+WITH alive AS MATERIALIZED (
+    SELECT id FROM worker WHERE id = ANY ($14::integer[]) FOR KEY SHARE
+), stored AS (
     INSERT INTO message (lane, id, tenant_id, list_id, campaign_id, class, received_at, expires_at, envelope, content)
     SELECT $1, m.id, m.tenant_id, m.list_id, m.campaign_id, m.class,
         to_timestamp(m.received_at), to_timestamp(m.expires_at), m.envelope, m.content
@@ -23,12 +25,13 @@ WITH stored AS (
     WHERE m.submitted
 )
 INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address)
-SELECT $1, r.message_id, r.ordinal, r.state, r.class, r.worker_id, to_timestamp(r.due_at), to_timestamp(r.expires_at),
-    r.person, r.address
+SELECT $1, r.message_id, r.ordinal, CASE WHEN r.state = 1 AND alive.id IS NULL THEN 0 ELSE r.state END, r.class,
+    alive.id, to_timestamp(r.due_at), to_timestamp(r.expires_at), r.person, r.address
 FROM unnest(
     $11::bigint[], $12::integer[], $13::smallint[], $14::integer[], $15::float8[], $16::float8[], $17::bigint[],
     $18::bytea[], $25::smallint[]
-) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state);
+) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state)
+LEFT JOIN alive ON alive.id = r.worker_id;
 
 -- name: insert_withheld
 -- The events of recipients that were suppressed before their message was taken, in the transaction that stores it.
@@ -54,11 +57,14 @@ WHERE EXISTS (
 );
 
 -- name: claim
--- Lease the oldest due recipients of a lane and class to a worker, with what their messages say.
-WITH due AS (
+-- Lease the oldest due recipients of a lane and class to a worker, with what their messages say. The worker's row is
+-- locked: its burial waits for a claim under way, and what a buried one asks for late is given to nobody.
+WITH alive AS MATERIALIZED (
+    SELECT id FROM worker WHERE id = $5 FOR KEY SHARE
+), due AS (
     SELECT message_id, ordinal
     FROM recipient
-    WHERE lane = $1 AND class = $2 AND state = 0 AND due_at <= to_timestamp($3)
+    WHERE lane = $1 AND class = $2 AND state = 0 AND due_at <= to_timestamp($3) AND EXISTS (SELECT FROM alive)
     ORDER BY due_at
     LIMIT $4
     FOR UPDATE SKIP LOCKED
@@ -133,7 +139,8 @@ RETURNING message_id, ordinal;
 -- name: defer
 -- Give leased recipients back with the time of their next attempt; what was an attempt is an event. Only rows that the
 -- worker still leases. A row that says all this already was given back before, in a commit whose answer was lost or by a
--- worker that died since, and what leases it now is another lease.
+-- worker that died since, and what leases it now is another lease. So is that of a row with as many attempts as an
+-- attempt made of it: a journal holds what was committed long ago too.
 WITH given AS (
     SELECT *
     FROM unnest(
@@ -151,6 +158,7 @@ WITH given AS (
     FROM given d
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND coalesce(r.worker_id, 0) = $9
         AND (r.due_at, r.attempts) IS DISTINCT FROM (to_timestamp(d.due_at), d.attempts)
+        AND (r.attempts < d.attempts OR r.attempts = d.attempts AND (NOT d.tried OR d.attempts = 32000))
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (
     INSERT INTO event (

@@ -1,7 +1,6 @@
 """`heed run`: one supervisor for each node. Starts the database, the sink and the workers, and keeps them going.
 
-Owns the data directory (a lock: one supervisor at a time), the master key file, and the journals of workers that died:
-what a dead worker had learnt is brought into the database before what it had leased goes back to the queue (D3).
+Owns the data directory (a lock: one supervisor at a time), the master key file, and the burials of workers that died.
 Raises StartError with a message for the operator when the node can't start.
 """
 
@@ -12,7 +11,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -30,19 +29,17 @@ from metrics.history import SAMPLE_SECONDS, History, read
 from metrics.server import application
 from metrics.status_page import page
 from mta.accounts import WrongInstallation
+from mta.burials import Burials
 from mta.certificate import ensure_certificate
 from mta.event_file import EventFile
 from mta.event_tasks import EventTasks
 from mta.identifiers import LANES
-from mta.journal import DeadJournal, dead_journals
 from mta.metrics_directory import VARIABLE, forget_earlier_metrics
 from mta.node_state import NodeState
 from mta.order_watch import OrderWatch
 from mta.orders import Book
-from mta.outcomes import Recorder
 from mta.parts import Parts, Paths
 from mta.proof import Proof
-from mta.queue import Completion, Queue
 from mta.steward import Steward
 from mta.worker import trusted_networks
 
@@ -93,6 +90,7 @@ class Supervisor:
         self._url = ""
         self._lock = -1
         self._parts: Parts
+        self._burials: Burials
         self._events: EventTasks
         self._runner: web.AppRunner | None = None
         self._held: list[socket.socket] = []
@@ -106,7 +104,7 @@ class Supervisor:
         try:
             await self._start_database()
             await self._prepare_events()
-            await self._recover()
+            await self._burials.recover()
             await self._serve_metrics()
             await self._start_children()
             self._spawn(self._announce(announce))
@@ -173,6 +171,7 @@ class Supervisor:
                 self._url, size=3, application_name="heed supervisor", command_timeout_seconds=timeout
             )
             self._parts = Parts(settings, database, self._keyring)
+            self._burials = Burials(self._parts, self._paths.journals)
             await self._parts.accounts.check_installation()
             await trusted_networks(self._parts)
         except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
@@ -204,30 +203,6 @@ class Supervisor:
             await self._events.prepare()
         except DatabaseUnavailable as error:
             raise StartError(f"database: {error}") from None
-
-    async def _recover(self) -> None:
-        """Bring in what workers of an earlier run had learnt, and take back what they had leased."""
-        for journal in dead_journals(self._paths.journals):
-            await self._replay(journal)
-        reclaimed = await self._parts.queue.bury([], self._parts.now())
-        registry.reclaimed.inc(reclaimed)
-        if reclaimed:
-            _LOG.info("recipients of dead workers are queued again", recipients=reclaimed)
-
-    async def _replay(self, journal: DeadJournal) -> None:
-        """Raises DatabaseUnavailable, and leaves the journal for later."""
-        replayed = False
-        try:
-            completions = journal.completions()
-            queue = Queue(self._parts.database, journal.worker_id, socket.gethostname())
-            recorder = self._parts.recorder(queue)
-            for start in range(0, len(completions), 500):
-                await _record(recorder, completions[start : start + 500])
-            registry.reclaimed.inc(await self._parts.queue.bury([journal.worker_id], self._parts.now()))
-            replayed = True
-        finally:
-            journal.close(replayed=replayed)
-        _LOG.info("journal of a dead worker is replayed", dead_worker=journal.worker_id, outcomes=len(completions))
 
     async def _serve_metrics(self) -> None:
         parts = self._parts
@@ -263,7 +238,7 @@ class Supervisor:
                 return
             registry.restarts.inc()
             _LOG.error("worker ended", worker=child.worker_id, exit_code=code)
-            self._spawn(self._lay_to_rest(child.worker_id))
+            self._spawn(self._burials.lay_to_rest(child.worker_id))
             failures = 0 if asyncio.get_running_loop().time() - started > 60 else failures + 1
             await self._pause(_RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)])
 
@@ -304,18 +279,6 @@ class Supervisor:
         self._spawn(child.listen())
         return child
 
-    async def _lay_to_rest(self, worker_id: int) -> None:
-        """Replay a dead worker's journal, and give back what it had leased."""
-        while True:
-            try:
-                for journal in dead_journals(self._paths.journals):
-                    await self._replay(journal)
-                registry.reclaimed.inc(await self._parts.queue.bury([worker_id], self._parts.now()))
-            except DatabaseUnavailable:
-                await asyncio.sleep(1.0)
-            else:
-                return
-
     # --- what goes on all the time
 
     def _tend_the_queue(self) -> None:
@@ -336,8 +299,7 @@ class Supervisor:
                 if self._postgres is not None and not await self._postgres.running():
                     _LOG.error("the database ended, and is started again")
                     await self._postgres.start()
-                silent = self._settings.queue.lease_timeout_seconds
-                registry.reclaimed.inc(await self._parts.queue.bury_silent(silent, self._parts.now()))
+                await self._burials.bury_silent(self._settings.queue.lease_timeout_seconds)
                 lane = (lane + 1) % LANES
                 await self._parts.queue.sweep_leftovers(lane, self._parts.now())
             except (DatabaseUnavailable, PostgresError) as error:
@@ -423,7 +385,7 @@ class Supervisor:
             await self._runner.cleanup()
         if hasattr(self, "_parts"):
             with suppress(DatabaseUnavailable):
-                await self._recover()
+                await self._burials.recover()
             await self._parts.database.close()
         if hasattr(self, "_events"):
             await self._events.close()
@@ -462,20 +424,6 @@ def addresses(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "metrics.listen", settings.metrics.listen
     if settings.runs_sink:
         yield "sink.listen", settings.sink.listen
-
-
-async def _record(recorder: Recorder, completions: Sequence[Completion]) -> None:
-    """Bring outcomes in; one that can't be stored costs a second delivery, never the start of the node."""
-    try:
-        await recorder.record(completions)
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:
-        if len(completions) == 1:
-            _LOG.error("an outcome can't be replayed", message=completions[0].message_id, error=type(error).__name__)
-            return
-        for completion in completions:
-            await _record(recorder, [completion])
 
 
 def _hold(host: str, port: int) -> list[socket.socket]:

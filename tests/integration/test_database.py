@@ -114,6 +114,24 @@ async def test_a_statement_that_takes_too_long_is_unavailable(database_url: str)
     await database.close()
 
 
+async def test_a_transaction_that_gives_way_in_a_deadlock_is_unavailable(database: Database) -> None:
+    """Nothing of it is left, so that it can be tried again: that is what the name says."""
+    async with database.connection() as connection:
+        for name in ("one", "two"):
+            await add(connection, name)
+    both = asyncio.Barrier(2)
+
+    async def rename(*order: str) -> None:
+        async with database.transaction() as connection:
+            for name in order:
+                await connection.execute("UPDATE tenant SET name = name WHERE name = $1", name)
+                if name == order[0]:
+                    await both.wait()
+
+    found = await asyncio.gather(rename("one", "two"), rename("two", "one"), return_exceptions=True)
+    assert [type(each) for each in found if each] == [DatabaseUnavailable]
+
+
 async def test_a_database_that_takes_no_writes_is_unavailable(database: Database) -> None:
     with pytest.raises(DatabaseUnavailable):
         async with database.transaction() as connection:

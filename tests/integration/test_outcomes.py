@@ -1,6 +1,8 @@
 """From an outcome to its commit, and from a dead worker's journal: nothing dropped, nothing twice, nothing held up."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from structlog.testing import capture_logs
 
 from bounce.outcome import Action, BounceClass
 from config.database import DatabaseUnavailable
+from mta.burials import Burials
 from mta.identifiers import lane_of
 from mta.intake import Intake, Recipient, Submission
 from mta.journal import Journal, dead_journals
@@ -179,6 +182,22 @@ async def test_a_dead_workers_journal_is_replayed_once_however_often(ward: Ward,
     assert await ward.queue.bury([ward.queue.worker_id], ward.clock()) == 2
 
 
+async def test_an_old_line_of_a_journal_undoes_no_later_attempt(ward: Ward) -> None:
+    """A journal holds committed lines too. Another worker tried since, and the dead one had just claimed it again."""
+    [lease] = await ward.leases("FAILURE,DELAY")
+    ward.clock.seconds += 700
+    delayed = ward.settled(lease, Action.DELAYED)
+    await ward.recorder.record([delayed])
+    await ward.n.execute(
+        "UPDATE recipient SET state = 1, worker_id = $1, attempts = 2, due_at = due_at + interval '5 min' "
+        "WHERE class = 0",
+        ward.queue.worker_id,
+    )
+    await ward.recorder.record([delayed])
+    assert await ward.n.rows("SELECT state, attempts FROM recipient WHERE class = 0") == [(1, 2)]
+    assert len(await ward.notices()) == 1
+
+
 @pytest.mark.parametrize("text", ["a\0b", "half \ud83d"])
 async def test_what_can_not_be_stored_holds_up_nobody(ward: Ward, text: str) -> None:
     one, two, three = await ward.leases("", "", "")
@@ -198,6 +217,39 @@ async def test_a_mistake_in_what_follows_holds_up_no_state(ward: Ward) -> None:
     one, two = await ward.leases("", "")
     await recorder.record([ward.settled(one, Action.FAILED), ward.settled(two, Action.DELIVERED)])
     assert await ward.events() == [(0, 2), (1, 1)]
+
+
+async def test_two_workers_that_die_together_lose_nothing_that_they_had_learnt(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The burial of the one finds the journal of the other, and replays it while the other is buried too."""
+    [lease] = await ward.leases("")
+    journals, parts = ward.n.parts.paths.journals, ward.n.parts
+    other = await ward.queue.register("other")
+    learnt = Journal(journals, ward.queue.worker_id)
+    learnt.append(ward.settled(lease, Action.DELIVERED))
+    os.close(learnt._file)  # as its death does
+    reached, order = asyncio.Event(), []
+    record, bury = Recorder.record, Queue.bury
+
+    async def recorded(recorder: Recorder, batch: Sequence[Completion]) -> None:
+        reached.set()
+        await record(recorder, batch)
+        order.append("learnt")
+
+    async def buried(queue: Queue, worker_ids: Sequence[int], now: float) -> int:
+        order.append("buried")
+        return await bury(queue, worker_ids, now)
+
+    monkeypatch.setattr(Recorder, "record", recorded)
+    monkeypatch.setattr(Queue, "bury", buried)
+    burials = Burials(parts, journals)
+    first = asyncio.create_task(burials.lay_to_rest(other))
+    await reached.wait()
+    await asyncio.gather(first, burials.lay_to_rest(ward.queue.worker_id))
+    assert order[0] == "learnt"
+    assert await ward.events() == [(0, 1)]
+    assert await ward.states() == []
 
 
 class Bench:
@@ -246,6 +298,23 @@ async def test_an_outcome_is_in_the_journal_before_complete_returns(ward: Ward, 
     assert bench.outcomes.waiting == 0
     bench.journal.close()
     assert not bench.journal.path.exists()
+
+
+async def test_an_outcome_that_the_journal_has_no_room_for_is_committed_all_the_same(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(ward, tmp_path / "j")
+    [lease] = await ward.leases("")
+
+    def full(_: Completion) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(bench.journal, "append", full)
+    with pytest.raises(OSError, match="no room"):
+        bench.outcomes.complete(ward.settled(lease, Action.DELIVERED))
+    await bench.outcomes.drain()
+    assert await ward.events() == [(0, 1)]
+    bench.journal.close()
 
 
 async def test_outcomes_wait_for_the_database_and_none_is_dropped(ward: Ward, tmp_path: Path) -> None:

@@ -224,6 +224,30 @@ async def test_burial_gives_back_what_the_dead_had_leased_and_nothing_else(queue
     assert len(await claimed(living, now=NOW + 8)) == 1
 
 
+async def test_a_claim_that_outlives_its_worker_is_given_back(queue: Queue, database: Database) -> None:
+    """The server goes on with a dead client's statement, whose leases would be nobody's after the burial."""
+    living = await worker(database)
+    await queue.insert([message(5)])
+    async with database.transaction() as connection:
+        claim = load_queries("mta", "queue.sql").claim
+        assert len(await connection.fetch(claim, LANE, CAMPAIGN, NOW, 10, queue.worker_id)) == 1
+        burial = asyncio.create_task(living.bury([queue.worker_id], NOW))
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM worker%'"
+        while not await rows(database, waits):
+            assert not burial.done()
+    assert await burial == 1
+    assert (await states(database))[0][2:] == (0, None)
+
+
+async def test_what_the_buried_still_ask_for_is_leased_to_nobody(queue: Queue, database: Database) -> None:
+    living = await worker(database)
+    await queue.insert([message(5)])
+    assert await living.bury([queue.worker_id], NOW) == 0
+    assert await queue.claim(LANE, CAMPAIGN, 10, NOW) == []
+    await queue.insert([message(6, leased_by=queue.worker_id)])
+    assert [row[2:] for row in await states(database)] == [(0, None), (0, None)]
+
+
 async def test_silent_workers_are_buried_and_the_others_live(queue: Queue, database: Database) -> None:
     living = await worker(database)
     await queue.insert([message(5)])
