@@ -32,6 +32,7 @@ from mta.delivery import Delivery, Limits
 from mta.dispatch import Room
 from mta.door import Door, Policy, Trusted
 from mta.events import Events
+from mta.heap import give_back_for_ever
 from mta.inbound import Inbound
 from mta.intake import Intake
 from mta.journal import Journal
@@ -118,7 +119,11 @@ class Worker:
     async def run(self) -> int:
         """Until SIGTERM, the supervisor's end, or a reason not to go on; returns the exit code."""
         self._install_signals()
-        tasks = [asyncio.create_task(self._report_for_ever()), asyncio.create_task(self._live())]
+        tasks = [
+            asyncio.create_task(self._report_for_ever()),
+            asyncio.create_task(self._live()),
+            asyncio.create_task(give_back_for_ever()),
+        ]
         await self._watch.start()
         await self._receipts.start()
         tasks.append(asyncio.create_task(self._order_watch.follow_for_ever()))
