@@ -10,6 +10,7 @@ from typing import Final
 from mta.octets import first_leading_dot, has_bare_line_ends
 
 _END: Final = b"\r\n.\r\n"
+_OVERSIZE: Final = ("552 5.3.4 Message is larger than allowed", "oversize")
 
 
 class DataError(Exception):
@@ -34,12 +35,17 @@ class DataReader:
         self._buffer = bytearray(b"\r\n")
         self._tail = b"\r\n"
         self._dotted = False
-        self._oversize = False
+        self._refusal: tuple[str, str] | None = None
 
     @property
     def buffered(self) -> int:
         """Octets held in memory."""
         return len(self._buffer)
+
+    def give_up(self, reply: str, reason: str) -> None:
+        """Keep nothing of this content any more: it is read to its end, and then refused with this reply."""
+        self._refusal = reply, reason
+        self._buffer.clear()
 
     def feed(self, chunk: bytes | bytearray) -> tuple[bytes, bytes] | None:
         """Take what has arrived. None while the end has not come; then (content, what followed the end).
@@ -62,16 +68,19 @@ class DataReader:
         buffer = self._buffer
         buffer += chunk
         del buffer[len(buffer) - len(text) + end + 2 :]
-        if self._oversize or len(buffer) - 2 > self._max_bytes:
-            raise DataError("552 5.3.4 Message is larger than allowed", "oversize", rest)
+        if self._refusal is None and len(buffer) - 2 > self._max_bytes:
+            self._refusal = _OVERSIZE
+        if self._refusal is not None:
+            raise DataError(*self._refusal, rest)
         content = buffer.replace(b"\r\n.", b"\r\n") if self._dotted else buffer
         return bytes(memoryview(content)[2:]), rest
 
     def _keep(self, chunk: bytes | bytearray) -> None:
+        if self._refusal is not None:
+            return
         self._buffer += chunk
-        if self._oversize or len(self._buffer) > self._max_bytes + len(_END) + 2:
-            self._oversize = True
-            self._buffer.clear()
+        if len(self._buffer) > self._max_bytes + len(_END) + 2:
+            self.give_up(*_OVERSIZE)
 
 
 def _refuse_bad(text: bytes, *, ended: bool) -> None:

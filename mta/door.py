@@ -107,6 +107,10 @@ class Door:
         self.buffered = 0
         self.closing = False
 
+    def full(self, own: int = 0) -> bool:
+        """Whether connections hold as much content as they may, besides what this one has itself."""
+        return self.buffered - own > self.policy.max_bytes_in_memory
+
     def trusted(self, peer: str) -> Trusted | None:
         """The network that a client's address is in, if it is trusted."""
         address = ipaddress.ip_address(peer.partition("%")[0])

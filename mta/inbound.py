@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import structlog
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
 from metrics import registry
 from mta.answers import Answers
@@ -26,7 +26,9 @@ _CHUNK: Final = 65_536
 _MAX_LINE: Final = 2_048
 _MAX_RECIPIENTS: Final = 100
 _IDLE_SECONDS: Final = 300.0
+_HANDSHAKE_SECONDS: Final = 30.0
 _LINGER_SECONDS: Final = 2.0
+_NO_ROOM: Final = "452 4.3.1 Too much mail on its way in, try again later"
 _FORWARDED: Final = frozenset({"postmaster", "abuse"})
 
 
@@ -43,6 +45,19 @@ class Mailboxes:
         return token.purpose is Purpose.REPLY and bool(tenants - {token.tenant_id})
 
 
+@dataclass(slots=True)
+class Connections:
+    """Those that are open, and how much content they hold together: no more than max_octets and one message."""
+
+    max_octets: int
+    protocols: "set[InboundProtocol]" = field(default_factory=set)
+    octets: int = 0
+
+    def full(self, own: int = 0) -> bool:
+        """Whether there is no room for content of one that holds so much itself."""
+        return self.octets - own > self.max_octets
+
+
 class Inbound:
     """Listens, and hands each message to Answers."""
 
@@ -50,7 +65,7 @@ class Inbound:
         self._parts = parts
         self._tls = tls
         self._answers = Answers(parts)
-        self._open: set[InboundProtocol] = set()
+        self.connections = Connections(parts.settings.queue.max_bytes_in_memory)
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Start to listen on an address."""
@@ -59,11 +74,11 @@ class Inbound:
 
     def _protocol(self) -> asyncio.Protocol:
         settings = self._parts.settings
-        if len(self._open) >= settings.inbound.max_connections:
+        if len(self.connections.protocols) >= settings.inbound.max_connections:
             _refused("connections")
             return Refuser(settings.identity.hostname)
         return InboundProtocol(
-            self._open,
+            self.connections,
             Handler(self._parts, self._answers),
             data_size_limit=settings.inbound.max_message_bytes,
             enable_SMTPUTF8=True,
@@ -140,8 +155,9 @@ class Handler:
         return "250 2.1.0 OK"
 
     async def handle_exception(self, error: Exception) -> str:
-        """Nothing of what a client said goes into a log or a reply."""
-        _LOG.error("inbound session failed", error=type(error).__name__)
+        """Nothing of what a client said goes into a log or a reply, and a failed handshake is not news."""
+        if not isinstance(error, TLSSetupException):
+            _LOG.error("inbound session failed", error=type(error).__name__)
         return "451 4.3.0 Internal error, try again later"
 
 
@@ -152,22 +168,23 @@ class InboundProtocol(SMTP):
     would break off there, in the middle of a commit.
     """
 
-    def __init__(self, open_connections: "set[InboundProtocol]", *arguments: Any, **options: Any) -> None:
-        self._open_connections = open_connections
+    def __init__(self, connections: Connections, *arguments: Any, **options: Any) -> None:
+        self._connections = connections
+        self._held = 0
         self.command_size_limits = collections.defaultdict(lambda: _MAX_LINE)
         super().__init__(*arguments, **options)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count connections; called again when TLS begins."""
-        if self not in self._open_connections:
-            self._open_connections.add(self)
+        """Count connections."""
+        if self not in self._connections.protocols:
+            self._connections.protocols.add(self)
             registry.clients.labels("inbound").inc()
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Count connections; the library calls this twice after a failed handshake."""
-        if self in self._open_connections:
-            self._open_connections.discard(self)
+        if self in self._connections.protocols:
+            self._connections.protocols.discard(self)
             registry.clients.labels("inbound").dec()
         super().connection_lost(error)
 
@@ -179,6 +196,28 @@ class InboundProtocol(SMTP):
         """No more will come; what has come is answered first."""
         asyncio.StreamReaderProtocol.eof_received(self)
         return self.session is not None and self.session.ssl is None
+
+    async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
+        """RFC 3207, by the event loop's own TLS: the library's keeps 256 kB for each connection."""
+        if arg:
+            await self.push("501 5.5.4 STARTTLS takes no argument")
+            return
+        if self.tls_context is None:
+            await self.push("503 5.5.1 TLS is on already")
+            return
+        await self.push("220 2.0.0 Go ahead")
+        # nothing that was said or sent before the handshake counts after it (§4.2)
+        self._reader._buffer.clear()  # type: ignore[attr-defined]
+        try:
+            await self._writer.start_tls(self.tls_context, ssl_handshake_timeout=_HANDSHAKE_SECONDS)
+        except Exception as error:  # whatever a client can do to a handshake; the loops differ in what they raise
+            _refused("tls")
+            raise TLSSetupException from error
+        self.transport = self._reader._transport = self._writer.transport  # type: ignore[attr-defined]
+        self.tls_context = None  # not offered a second time
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        self.session = self._create_session()
+        self.session.peer, self.session.ssl = map(self.transport.get_extra_info, ("peername", "ssl_object"))
 
     async def smtp_AUTH(self, _arg: str) -> None:  # noqa: N802
         """Not offered."""
@@ -195,10 +234,20 @@ class InboundProtocol(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA takes no argument")
             return
+        if self._connections.full():
+            _refused("memory")
+            await self.push(_NO_ROOM)
+            return
         await self.push("354 End with <CRLF>.<CRLF>")
-        reader = DataReader(self.data_size_limit or 0)
         try:
-            content, rest = await self._content(reader)
+            await self._take_content()
+        finally:
+            self._hold(0)
+
+    async def _take_content(self) -> None:
+        assert self.envelope is not None
+        try:
+            content, rest = await self._content(DataReader(self.data_size_limit or 0))
         except DataError as error:
             _refused(error.reason)
             self._set_post_data_state()  # type: ignore[no-untyped-call]
@@ -235,8 +284,19 @@ class InboundProtocol(SMTP):
                 raise asyncio.CancelledError  # as when the connection is lost
             self._reset_timeout()
             done = reader.feed(chunk)
+            self._hold(len(done[0]) if done else reader.buffered)
+            if self._connections.full(self._held):
+                if done is not None:
+                    raise DataError(_NO_ROOM, "memory", done[1])
+                reader.give_up(_NO_ROOM, "memory")
+                self._hold(0)
             if done is not None:
                 return done
+
+    def _hold(self, octets: int) -> None:
+        """How much content this connection has in memory."""
+        self._connections.octets += octets - self._held
+        self._held = octets
 
     def _unread(self, rest: bytes) -> None:
         """What followed the content is the next command: back in front of what has arrived since."""

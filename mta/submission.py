@@ -40,6 +40,7 @@ _AT_ONCE: Final = 100
 _RECEIVED: Final = {kind: registry.received.labels(kind.name.lower()) for kind in MessageClass}
 _ACCEPTED: Final = {kind: registry.accepted.labels(kind.name.lower()) for kind in MessageClass}
 _HANDSHAKE_SECONDS: Final = 30.0
+_NO_ROOM: Final = ("452 4.3.1 Too much mail on its way in, try again later", "memory")
 
 
 class SubmissionProtocol(asyncio.Protocol):
@@ -192,6 +193,9 @@ class SubmissionProtocol(asyncio.Protocol):
             return
         if done is None:
             self._hold(self._data.buffered)
+            if self._door.full(self._held):
+                self._data.give_up(*_NO_ROOM)
+                self._hold(0)
             return
         self._data = None
         content, rest = done
@@ -200,6 +204,8 @@ class SubmissionProtocol(asyncio.Protocol):
         transaction, self._transaction = self._transaction, None
         assert transaction is not None
         try:
+            if self._door.full(self._held):
+                raise CommandError(*_NO_ROOM)
             self._take(transaction, content)
         except CommandError as error:
             self._refuse(error.reply, error.reason)
@@ -337,7 +343,7 @@ class SubmissionProtocol(asyncio.Protocol):
         if mail.size > self._door.policy.max_message_bytes:
             raise CommandError("552 5.3.4 Message is larger than allowed", "oversize")
         if self._door.buffered + mail.size > self._door.policy.max_bytes_in_memory:
-            raise CommandError("452 4.3.1 Too much mail on its way in, try again later", "memory")
+            raise CommandError(*_NO_ROOM)
         if mail.release_at(now := self._door.now()) > now + self._door.policy.max_hold_seconds:
             raise CommandError("501 5.5.4 That is further in the future than allowed", "future")
         self._transaction = Transaction(mail, {})
@@ -380,8 +386,8 @@ class SubmissionProtocol(asyncio.Protocol):
             raise CommandError("503 5.5.1 MAIL first", "sequence")
         if not self._transaction.recipients:
             raise CommandError("554 5.5.1 No valid recipients", "sequence")
-        if self._door.buffered > self._door.policy.max_bytes_in_memory:
-            raise CommandError("452 4.3.1 Too much mail on its way in, try again later", "memory")
+        if self._door.full():
+            raise CommandError(*_NO_ROOM)
         self._data = DataReader(self._door.policy.max_message_bytes)
         self._reply("354 End with <CRLF>.<CRLF>")
 

@@ -411,7 +411,9 @@ async def test_a_failure_of_ours_ends_the_transaction(n: Node, client: Client, m
 
 
 @pytest.mark.parametrize("how", ["garbage", "reset", "end"])
-async def test_connections_are_counted_right_whatever_becomes_of_tls(n: Node, how: str) -> None:
+async def test_connections_are_counted_right_whatever_becomes_of_tls(
+    n: Node, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     gauge = registry.clients.labels("inbound")
     before = gauge._value.get()
     async with inbound(n) as port, connected(port) as client:
@@ -429,6 +431,42 @@ async def test_connections_are_counted_right_whatever_becomes_of_tls(n: Node, ho
             assert gauge._value.get() == before + 1
         await until(lambda: gauge._value.get() <= before)
     assert gauge._value.get() == before
+    assert "failed" not in "".join(capsys.readouterr())  # anybody can do that, as often as they like
+
+
+async def test_many_that_began_in_time_hold_no_more_than_allowed(database_url: str, tmp_path: Path) -> None:
+    most = PLEASE + (b"x" * 998 + b"\r\n") * 9_000
+    async with node(database_url, tmp_path, queue={"max_bytes_in_memory": 16_777_216}) as n:
+        listener = Inbound(n.parts, server_tls())
+        server = await listener.listen("127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        begin = f"MAIL FROM:<>\r\nRCPT TO:<{token(n, Purpose.UNSUBSCRIBE_MAIL)}>\r\nDATA\r\n".encode()
+        async with connected(port) as a, connected(port) as b, connected(port) as c:
+            for client in (a, b, c):
+                await client.greet()
+                client.send(begin)
+                assert await client.codes(3) == [250, 250, 354]
+            for client in (a, b):
+                client.send(most)
+            await until(listener.connections.full)
+            c.send(most + b".\r\n" + begin + b"RSET\r\n")
+            assert await c.codes(5) == [452, 250, 250, 452, 250]
+            for client in (a, b):
+                client.send(b".\r\n")
+                assert await client.codes(1) == [250]
+            c.send(begin + PLEASE + b".\r\n")
+            assert await c.codes(4) == [250, 250, 354, 250]
+        server.close()
+
+
+async def test_what_was_said_before_tls_does_not_count_after_it(n: Node, client: Client) -> None:
+    client.send(b"STARTTLS\r\nEHLO plain.example.net\r\nMAIL FROM:<plain@example.net>\r\n")
+    assert (await client.hear()).startswith("220")
+    await client.writer.start_tls(trusting())
+    assert (await client.say("MAIL FROM:<>")).startswith("503")
+    assert "STARTTLS" not in await client.say("EHLO mx.example.net")
+    assert (await client.say("STARTTLS")).startswith("503")
+    assert (await deliver(client, PLEASE, token(n, Purpose.UNSUBSCRIBE_MAIL))).startswith("250")
 
 
 async def test_more_connections_than_allowed_are_told_so(n: Node) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
@@ -317,6 +318,30 @@ async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
         assert door.buffered == 0
         other.send(ENVELOPE)
         assert await other.codes(3) == [250, 250, 354]
+
+
+async def test_many_that_began_in_time_hold_no_more_than_allowed(n: Node) -> None:
+    door = await n.door(max_bytes_in_memory=50_000)
+    most = MESSAGE + (b"x" * 70 + b"\r\n") * 800
+    async with listening(protocols(door)) as port, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(port)) for _ in range(5)]
+        for client in clients:
+            await client.greet()
+            client.send(ENVELOPE)
+            assert await client.codes(3) == [250, 250, 354]
+        first, *others = clients
+        first.send(most)
+        await until(lambda: door.buffered > 50_000)
+        held = door.buffered
+        for client in others:
+            client.send(most + b".\r\n")
+            assert await client.codes(1) == [452]
+        assert door.buffered == held
+        first.send(b".\r\n")
+        assert await first.codes(1) == [250]
+        others[0].send(ENVELOPE + most + b".\r\n")
+        assert await others[0].codes(4) == [250, 250, 354, 250]
+    assert await n.messages() == 2
 
 
 async def test_half_closed_clients_get_all_their_answers(n: Node, client: Client) -> None:

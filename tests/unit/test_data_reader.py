@@ -100,3 +100,18 @@ def test_bare_newlines_are_seen_in_what_is_too_large() -> None:
     with pytest.raises(DataError) as refused:
         reader.feed(b"y\nz")
     assert refused.value.rest is None
+
+
+def test_what_is_given_up_is_read_to_its_end_and_not_kept() -> None:
+    reader = DataReader(1_000)
+    reader.feed(b"a\r\n")
+    reader.give_up("452 4.3.1 No room", "memory")
+    reader.feed(b"b" * 500)
+    assert reader.buffered == 0
+    with pytest.raises(DataError) as refused:
+        reader.feed(b"\r\n.\r\nQUIT\r\n")
+    assert (refused.value.reply, refused.value.reason, refused.value.rest) == (
+        "452 4.3.1 No room",
+        "memory",
+        b"QUIT\r\n",
+    )
