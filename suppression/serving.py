@@ -195,6 +195,7 @@ async def serve(
             logger=_silent,
             handle_signals=False,
             keepalive_timeout=15,
+            auto_decompress=False,  # a body that can't be unpacked would be refused before a handler sees it
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()

@@ -128,6 +128,14 @@ async def test_a_post_unsubscribes_whatever_its_body(site: Site, body: bytes, co
     assert site.channels == [Channel.ONE_CLICK]
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "nonsense"])
+async def test_a_post_unsubscribes_whatever_it_says_of_its_body_s_coding(site: Site, encoding: str) -> None:
+    headers = {"Content-Encoding": encoding, "Content-Type": "application/x-www-form-urlencoded"}
+    async with site.http.post(URL, data=b"\x1f\x8brubbish", headers=headers) as answer:
+        assert answer.status == 200
+    assert len(await site.in_force()) == 1
+
+
 async def test_a_second_post_finds_the_first(site: Site) -> None:
     for expected in ("Recorded on", "in force since"):
         async with site.http.post(URL) as answer:
