@@ -28,7 +28,8 @@ MAX_REASON_CHARACTERS = 500
 
 _FIXED = struct.Struct(">qqBBBBiiiiqqq")
 _LENGTH = struct.Struct(">H")
-_ADDRESS_LIKE = re.compile(r"[^\s@<>\"'(),:;]*@[^\s@<>\"'(),:;]*")
+# begins where a word does: else a long word without "@", which anybody may send, would cost the square of its length
+_ADDRESS_LIKE = re.compile(r"(?<![^\s<>\"'(),:;])(?:[^\s@<>\"'(),:;]*+@)+[^\s@<>\"'(),:;]*")
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 
