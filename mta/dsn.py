@@ -239,6 +239,9 @@ def _original_recipient(orcpt: str) -> str | None:
     kind, semicolon, encoded = orcpt.partition(";")
     if not semicolon or _ADDRESS_TYPE.fullmatch(kind) is None or len(orcpt) > 500:
         return None
+    if kind.lower() == "utf-8" and encoded.isprintable():
+        # The one form that may stand in every kind of notice.
+        encoded = "".join(letter if letter.isascii() else f"\\x{{{ord(letter):X}}}" for letter in encoded)
     address = xtext_decoded(encoded)
     return f"{kind}; {address}" if address else None
 

@@ -204,6 +204,14 @@ def test_xtext_that_must_not_stand_in_a_field(text: str) -> None:
     assert "original-recipient" not in recipient
 
 
+@pytest.mark.parametrize("smtputf8", [True, False])
+def test_an_international_original_recipient_has_the_form_that_every_notice_may_hold(smtputf8: bool) -> None:
+    report = replace(FAILED_REPORT, original_recipient="utf-8;jörg@bücher.example")
+    content = composed(report, smtputf8=smtputf8)
+    assert b"\r\nOriginal-Recipient: utf-8; j\\x{F6}rg@b\\x{FC}cher.example\r\n" in content
+    assert read(content).recipients[0].original == "jörg@bücher.example"
+
+
 @pytest.mark.parametrize("orcpt", ["bob@example.org", ";bob@example.org", "r f c;x", "rfc822;" + "x" * 600])
 def test_an_original_recipient_without_its_form_is_left_out(orcpt: str) -> None:
     assert "original-recipient" not in blocks_of(composed(replace(FAILED_REPORT, original_recipient=orcpt)))[1]
