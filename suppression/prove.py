@@ -212,10 +212,11 @@ def _entry_line(entry: Entry) -> str:
         "group": f" {entry.group_id}",
     }
     scope = _name(entry.scope)
+    why = f", because of {entry.reason}" if entry.reason else ""
     broken = "" if entry.computed_hash() == entry.hash else "  BROKEN: its hash is not that of its content"
     return (
         f"{what}: {_name(entry.kind)} by {entry.channel}, scope {scope}{where.get(scope, '')}, by {entry.actor or '-'},"
-        f" {entry.cancelled} cancelled, position {entry.position}{broken}"
+        f" {entry.cancelled} cancelled, position {entry.position}{why}{broken}"
     )
 
 

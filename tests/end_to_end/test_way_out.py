@@ -115,6 +115,9 @@ async def test_nothing_arrives_after_any_way_out(tmp_path: Path, database_url: s
             assert peer.deliveries() == {"dave@example.net": 1}
             for channel in ("one-click", "mailto", "bounce"):
                 assert await daemon.metric("heed_unsubscribes_total", channel=channel) == 1
+            proof = await asyncio.to_thread(daemon.command, "prove", "carol@example.net")
+            assert proof.returncode == 0, proof.stderr
+            assert "because of unknown-user (5.1.1): permanent" in " ".join(proof.stdout.split())
 
             refused = await asyncio.to_thread(submit, daemon.ports.submission, sorted(EVERYONE), message("more"))
             # carol is suppressed for the tenant; anna and bob left a list, which is known only after DATA
