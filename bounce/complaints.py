@@ -4,6 +4,8 @@ One mail may hold several reports; the gravest names the mail. Who complained is
 headers that providers add, the returned message if it went to one person.
 """
 
+from collections.abc import Sequence
+
 from bounce.evidence import Evidence
 from bounce.outcome import BounceClass
 from bounce.patterns import Finder
@@ -19,14 +21,24 @@ _AUTH_FAILURES = frozenset({"auth-failure", "dkim", "dmarc", "spf", "auth-failur
 def feedback(evidence: Evidence) -> Judgement:
     """One kind for the mail, the gravest of its reports; recipients of all."""
     types = [report.feedback_type for report in evidence.reports]
-    counted = [kind for kind in types if kind not in _AUTH_FAILURES and kind != "not-spam"]
-    if not counted:
-        failure = next((kind for kind in types if kind in _AUTH_FAILURES), "")
-        kind = Kind.AUTH_FAILURE if failure else Kind.OTHER
-        return kind, failure or types[0], _people(evidence, types)
-    opted_out = all(kind in _OPT_OUTS for kind in counted)
-    main = next((kind for kind in counted if kind not in _OPT_OUTS), counted[0])
-    return Kind.OPT_OUT if opted_out else Kind.COMPLAINT, main, _people(evidence, counted)
+    kind, main = gravest(types)
+    counted = [name for name in types if gravest([name])[0] in {Kind.COMPLAINT, Kind.OPT_OUT}]
+    return kind, main, _people(evidence, counted or types)
+
+
+def gravest(types: Sequence[str]) -> tuple[Kind, str]:
+    """What feedback types (at least one, in lower case) make of a mail, and which of them does."""
+    by_gravity = sorted(types, key=_gravity)
+    return _FEEDBACK_KINDS[_gravity(by_gravity[0])], by_gravity[0]
+
+
+def _gravity(feedback_type: str) -> int:
+    if feedback_type in _AUTH_FAILURES:
+        return 2
+    return 3 if feedback_type == "not-spam" else int(feedback_type in _OPT_OUTS)
+
+
+_FEEDBACK_KINDS = (Kind.COMPLAINT, Kind.OPT_OUT, Kind.AUTH_FAILURE, Kind.OTHER)
 
 
 def _people(evidence: Evidence, types: list[str]) -> list[Recipient]:
@@ -86,8 +98,9 @@ def aggregate_report(evidence: Evidence) -> str:
         return "tls-report"
     packed = ("gzip", "zip", "xml", "octet-stream")
     attached = [announced, *evidence.attachments]
+    named = evidence.subject if evidence.has_original_part else f"{evidence.subject}\n{evidence.text[:500]}"
     if any(kind in attachment for attachment in attached for kind in packed) and (
-        _DMARC_SUBJECT.search(evidence.subject) or any(_DMARC_FILE.search(attachment) for attachment in attached)
+        _DMARC_SUBJECT.search(named) or any(_DMARC_FILE.search(attachment) for attachment in attached)
     ):
         return "dmarc-aggregate"
     return ""

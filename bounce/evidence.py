@@ -38,6 +38,11 @@ _ORIGINAL_TYPES = frozenset(
 _TAG = re.compile(r"\A\s*(?:\[[^\[\]\s]{1,20}\]\s*)+(?=\S)")
 _NULL_PATH = re.compile(r"\s*<?\s*(?:mailer-daemon(?:@[^>]*)?)?\s*>?\s*\Z", re.I)
 _STATUS_IN_TEXT = re.compile(rb"(?im)^[ \t]{0,8}(?:final|original)-recipient[ \t]*:")
+_FIELDS_FIRST = re.compile(
+    rb"(?i)\s{0,20}(?:reporting-mta|reporting-ua|original-envelope-id|received-from-mta|arrival-date|final-recipient"
+    rb"|original-recipient)[ \t]*:[^\n]*(?:\n(?:[ \t][^\n]*|[\w-]{1,60}[ \t]*:[^\n]*)?)*+\s*\Z"
+)
+_DISPOSITION = re.compile(rb"(?im)^disposition[ \t]*:")
 _FEEDBACK_IN_TEXT = re.compile(rb"(?im)^feedback-type[ \t]*:")
 
 
@@ -52,6 +57,7 @@ class Evidence:
     reports: list[FeedbackReport] = field(default_factory=list)
     original: Headers = field(default_factory=list)
     text: str = ""
+    signatures: str = ""
     disposition: bool = False
     attachments: list[str] = field(default_factory=list)
     has_original_part: bool = False
@@ -107,13 +113,41 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
     elif entity.children:
         for child in _chosen(entity):
             _sort(child, evidence)
+    elif entity is not evidence.top and _is_relabelled(entity):
+        _take_fields(_plain_body(entity), evidence)
     elif kind in {"text/plain", "text/html"} or "/" not in kind:
         if len(evidence.text) < MAX_TEXT_BYTES:
-            evidence.text = f"{evidence.text}\n\n{entity.text()}" if evidence.text else entity.text()
+            text, signature = _without_signature(entity.text())
+            evidence.text = f"{evidence.text}\n\n{text}" if evidence.text else text
+            evidence.signatures += signature
     else:
         evidence.attachments.append(
             f"{kind} {entity.first('content-disposition')} {entity.first('content-type')}".lower()
         )
+
+
+def _is_relabelled(entity: Entity) -> bool:
+    """Whether a part is one of report fields and nothing else, that lost its media type."""
+    return entity.content_type == "text/plain" and _FIELDS_FIRST.match(entity.body) is not None
+
+
+def _take_fields(body: bytes, evidence: Evidence) -> None:
+    """Report fields that lost their media type."""
+    if _DISPOSITION.search(body):
+        evidence.disposition = True
+    elif evidence.status is None:
+        evidence.status = delivery_status(body)
+        evidence.status_is_prose = True
+    else:
+        evidence.status.recipients.extend(delivery_status(body).recipients[:MAX_GROUPS])
+
+
+def _without_signature(text: str) -> tuple[str, str]:
+    """`text` without what stands below "-- " (RFC 3676 §4.3), and that; what holds a report or an original stays."""
+    above, mark, below = text.partition("\n-- \n")
+    if not mark or not above.strip() or _STATUS_IN_TEXT.search(below.encode("utf-8", "replace")):
+        return text, ""
+    return (text, "") if notice(below).original else (above, f"\n{below}")
 
 
 def _chosen(entity: Entity) -> list[Entity]:
@@ -154,9 +188,8 @@ def _wrapped_status(message: Entity) -> DeliveryStatus | None:
     """The delivery status of a report that a gateway put whole into a report of its own."""
     if "delivery-status" not in message.first("content-type"):
         return None
-    return next(
-        (delivery_status(_plain_body(part)) for part in message.walk() if part.content_type in _STATUS_TYPES), None
-    )
+    parts = (part for part in message.walk() if part.content_type in _STATUS_TYPES or _is_relabelled(part))
+    return next((delivery_status(_plain_body(part)) for part in parts), None)
 
 
 def _start_of_fields(body: bytes, start: re.Pattern[bytes]) -> int:
@@ -193,8 +226,7 @@ def read_notice(evidence: Evidence) -> Notice:
         body = parted.text.encode("utf-8", "replace")
         if evidence.status is None and _STATUS_IN_TEXT.search(body):
             position = _start_of_fields(body, _STATUS_IN_TEXT)
-            evidence.status = delivery_status(body[position:])
-            evidence.status_is_prose = True
+            _take_fields(body[position:], evidence)
             parted.text = body[:position].decode("utf-8", "replace")
         if not evidence.reports and _FEEDBACK_IN_TEXT.search(body):
             report = feedback_report(body[_start_of_fields(body, _FEEDBACK_IN_TEXT) :])
@@ -231,4 +263,5 @@ def _candidates(evidence: Evidence, parted: Notice) -> Iterator[tuple[str, str]]
         for name, value in report.fields:
             if name in {"original-mail-from", "original-envelope-id", "original-message-id"}:
                 yield from ((f"report {name}", address) for address in addresses(value)[:2])
-    yield from (("text", address) for address in addresses(parted.text) if len(address) > 40)
+    text = parted.text + evidence.signatures
+    yield from (("text", address) for address in addresses(text) if len(address) > 40)

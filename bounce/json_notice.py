@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from bounce.classify import shipped
+from bounce.complaints import gravest
 from bounce.fields import address_in, reply_code, status
 from bounce.outcome import Action, BounceClass
 from bounce.patterns import sayable
@@ -28,7 +29,9 @@ def sns_notice(text: str) -> tuple[Kind, str, list[Recipient]] | None:
         return None
     details = found.get("deliveryDelay" if kind is Kind.DELAY else name)
     details = details if isinstance(details, dict) else {}
-    feedback = str(details.get("complaintFeedbackType") or "abuse") if kind is Kind.COMPLAINT else ""
+    feedback = str(details.get("complaintFeedbackType") or "abuse").lower() if kind is Kind.COMPLAINT else ""
+    if feedback:
+        kind, _ = gravest([feedback])
     return kind, feedback, [_recipient(person, kind, details) for person in _people(details)]
 
 
@@ -64,5 +67,5 @@ def _recipient(person: dict[str, Any], kind: Kind, details: dict[str, Any]) -> R
         bounce_class=cause.bounce_class if failed or kind is Kind.DELAY else BounceClass.NONE,
         permanent=failed and details.get("bounceType") == "Permanent" and not code.startswith("4"),
         recognised_by=RecognisedBy.REPORT,
-        certain=kind is Kind.COMPLAINT or (failed and code[1:] in {".1.1", ".1.2", ".1.10"}),
+        certain=kind in {Kind.COMPLAINT, Kind.OPT_OUT} or (failed and code[1:] in {".1.1", ".1.2", ".1.10"}),
     )

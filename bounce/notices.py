@@ -68,7 +68,7 @@ def is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
     if AUTO_REPLY_SUBJECT.search(subject) or _FORWARDED.search(subject):
         return False
     named = FAILURE_SUBJECT.search(subject) or DELAY.search(subject)
-    if PURE_MAIL_SYSTEM.search(sender) and (named or FAILED_WORDS.search(text)):
+    if PURE_MAIL_SYSTEM.search(sender) and (named or FAILED_WORDS.search(text) or DELAY.search(text)):
         return True
     if named:
         return system or bool(evidence.original) or evidence.null_sender or _is_report(evidence)
@@ -78,7 +78,8 @@ def is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
 def _is_report(evidence: Evidence) -> bool:
     """Delivery status was announced, or is there and names nobody."""
     announced = evidence.top.first("content-type").lower()
-    return evidence.status is not None or "report-type" in announced or evidence.top.content_type == "multipart/report"
+    told = evidence.status is not None and not evidence.status_is_prose
+    return told or "report-type" in announced or evidence.top.content_type == "multipart/report"
 
 
 def _has_the_shape(evidence: Evidence, text: str, system: bool) -> bool:
@@ -94,7 +95,16 @@ def _has_the_shape(evidence: Evidence, text: str, system: bool) -> bool:
         return False
     if unanswerable and (returned or system) and not is_automatic(evidence) and FAILED_WORDS.search(text):
         return True
-    return impersonal and any(failure.strong for failure in failures(text, outsiders(evidence)))
+    others = outsiders(evidence)
+    named = [failure for failure in failures(text, others) if failure.strong and failure.address.lower() not in others]
+    if is_automatic(evidence) and not returned:
+        # A responder names whom to write to instead; a notice says of whom it names why.
+        named = [failure for failure in named if _tells_why(failure.said)]
+    return impersonal and bool(named) and (returned or _tells_why(text))
+
+
+def _tells_why(said: str) -> bool:
+    return bool(status(said) or reply_code(said)) or shipped().cause(said).told_by == "text"
 
 
 def _is_from_its_recipient(evidence: Evidence) -> bool:

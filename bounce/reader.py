@@ -71,7 +71,11 @@ def _prose(evidence: Evidence, parted: Notice) -> Judgement:
     if UNSUBSCRIBE.search(subject) or (not subject and UNSUBSCRIBE.search(first_line)):
         senders = addresses(evidence.sender)[:1]
         return Kind.UNSUBSCRIBE, "", [complaint(person, RecognisedBy.HEADER) for person in senders]
-    if CHALLENGE.search(subject) or (is_automatic(evidence) and CHALLENGE.search(parted.text[:TEXT_CHARACTERS])):
+    if (
+        CHALLENGE.search(subject)
+        or CHALLENGE.search(evidence.sender)
+        or (is_automatic(evidence) and CHALLENGE.search(parted.text[:TEXT_CHARACTERS]))
+    ):
         return Kind.CHALLENGE, "", []
     # A program sent what has the null path; what is no report of a mail system answers for a person.
     if is_automatic(evidence) or AUTO_REPLY_SUBJECT.search(subject) or evidence.null_sender:

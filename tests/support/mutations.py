@@ -141,6 +141,34 @@ def from_other_hosts(message: bytes) -> bytes:
     return re.sub(rb"\b(?:mx|mail|relay|smtp|gw|host)\d{0,2}\.(?=[\w-]+\.)", b"spam-policy.quota.", message)
 
 
+def relabelled(message: bytes) -> bytes:
+    """With report parts called text/plain, as gateways do that know no other type."""
+    return re.sub(
+        rb"(?im)^content-type:[ \t]*message/(?:(?:global-)?delivery-status|disposition-notification)",
+        b"Content-Type: text/plain",
+        message,
+    )
+
+
+SIGNATURE = "-- \nExample Ltd, 550 Main Street\ncarl.nobody@example.com\nmailbox full? 5.2.2: helpdesk@example.com\n"
+
+
+def signed(message: bytes) -> bytes | None:
+    """With a gateway's signature, an address and all, below the text for people."""
+    split = _parts(message)
+    if split is None:
+        head, body = _split(message)
+        return None if _ENCODED.search(head) or not body.strip() else message + b"\n" + SIGNATURE.encode()
+    head, boundary, parts = split
+    if len(parts) < 3:
+        return None
+    own = parts[1].partition(b"\n\n")[0]
+    if not _TEXT.match(own) or _ENCODED.search(own):
+        return None
+    parts[1] += b"\n" + SIGNATURE.encode()
+    return _joined(head, boundary, parts)
+
+
 SAME: dict[str, Callable[[bytes], bytes | None]] = {
     "reordered": reordered,
     "folded": folded,
@@ -149,5 +177,7 @@ SAME: dict[str, Callable[[bytes], bytes | None]] = {
     "base64": in_base64,
     "quoted-printable": in_quoted_printable,
     "other hosts": from_other_hosts,
+    "relabelled": relabelled,
+    "signed": signed,
 }
 """Nothing of the result may depend on these."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from bounce.classify import shipped
 from bounce.evidence import collect
 from bounce.fields import reply_code
+from bounce.notices import is_automatic
 from bounce.outcome import BounceClass
 from bounce.policy import Policy, Step
 from bounce.reader import read
@@ -61,12 +62,14 @@ def fate(reading: Reading, recipient: Recipient) -> tuple[str, ...]:
 
 
 def has_signs(message: bytes) -> bool:
-    """Whether a report has another sign of a mail system than its subject: sender, report part or returned message."""
+    """Whether a report has another sign of a mail system than its subject: sender, report part, returned message."""
     reading, evidence = read(message), collect(message)
     if reading.kind not in {Kind.BOUNCE, Kind.DELAY, Kind.COMPLAINT, Kind.RECEIPT, Kind.AUTH_FAILURE}:
         return False
     returned = evidence.has_original_part or b"\nMessage-ID: " in message.partition(b"\n\n")[2]
-    return MAIL_SYSTEM.search(evidence.sender) or b"multipart/report" in message or returned
+    # A responder may have a mail system's name; under a subject that says nothing, its text is no notice.
+    sender = MAIL_SYSTEM.search(evidence.sender) and not is_automatic(evidence)
+    return sender or b"multipart/report" in message or returned
 
 
 def is_kept_in_other_words(message: bytes, changed: bytes) -> bool:
