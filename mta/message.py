@@ -25,7 +25,7 @@ MAX_RECEIVED = 100
 
 MAX_DOMAIN_CHARACTERS = 253
 
-_FIELD_START = re.compile(rb"[!-9;-~]+:")
+_FIELD_START = re.compile(rb"([!-9;-~]+):")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ATOM = r"[^\s<>,;:@()\[\]\\\"]+"
 _ADDR_SPEC = rf"(?:{_ATOM}|\")@({_ATOM})"
@@ -45,10 +45,13 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Raw header fields, folded as received, each with its CRLF; and the body, which is empty or ends in CRLF."""
+    """Raw header fields, folded as received, each with its CRLF; the body, which is empty or ends in CRLF; and the
+    fields' names in lower case.
+    """
 
     fields: tuple[bytes, ...] = field(repr=False)
     body: bytes = field(repr=False)
+    names: tuple[bytes, ...] = field(repr=False)
 
     @property
     def eight_bit(self) -> bool:
@@ -63,7 +66,7 @@ class Message:
     def values(self, name: bytes) -> list[bytes]:
         """Unfolded, stripped values of every field of that name, top to bottom."""
         wanted = name.lower()
-        return [unfolded(raw) for raw in self.fields if name_of(raw) == wanted]
+        return [unfolded(raw) for known, raw in zip(self.names, self.fields, strict=True) if known == wanted]
 
     def from_domain(self) -> str | None:
         """Domain of the author as A-label in lower case; None unless From is one mailbox with a domain name."""
@@ -93,14 +96,17 @@ def parse(raw: bytes) -> Message:
     end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n")
     head = raw.removesuffix(b"\r\n") if end < 0 else raw[:end]
     fields: list[bytes] = []
+    names: list[bytes] = []
     used = 0
     for line in _FIELD_END.split(head):
-        if _FIELD_START.match(line) is None:
+        name = _FIELD_START.match(line)
+        if name is None:
             break
         fields.append(line + b"\r\n")
+        names.append(name[1].lower())
         used += len(line) + 2
     body = raw[used:].removeprefix(b"\r\n")
-    return Message(tuple(fields), body if not body or body.endswith(b"\r\n") else body + b"\r\n")
+    return Message(tuple(fields), body if not body or body.endswith(b"\r\n") else body + b"\r\n", tuple(names))
 
 
 def mailbox_domain(text: str) -> str | None:
@@ -208,7 +214,7 @@ def _bad_eight_bit(message: Message, smtputf8: bool, eight_bit: bool) -> str | N
 
 
 def _bad_fields(message: Message, message_class: MessageClass) -> str | None:
-    names = [name_of(raw_field) for raw_field in message.fields]
+    names = message.names
     if names.count(b"from") != 1:
         return "550 5.6.0 The message must have exactly one From field (RFC 5322 3.6)"
     if message.from_domain() is None:

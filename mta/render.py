@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.message import Message, domain_name, name_of, parse
+from mta.message import Message, domain_name, parse
 from mta.octets import first_leading_dot, has_bare_line_ends
 from mta.signing import Signer, SigningKey, is_signature
 from suppression.digest import MessageClass
@@ -143,8 +143,8 @@ class Renderer:
         """
         message = readable(raw) if isinstance(raw, bytes) else raw
         campaign = message_class is MessageClass.CAMPAIGN
-        fields = self._kept(message.fields, self._dropped | REPLACED if campaign else self._dropped)
-        names = {name_of(raw_field) for raw_field in fields}
+        dropped = self._dropped | REPLACED if campaign else self._dropped
+        fields, names = self._kept(message, dropped), set(message.names) - dropped
         if b"date" not in names:
             fields.append(f"Date: {date_text(received_at)}\r\n".encode("ascii"))
         if b"feedback-id" not in names:
@@ -193,12 +193,11 @@ class Renderer:
         return Rendered(return_path, b"".join((signatures, template.trace, fields, template.tail)))
 
     @staticmethod
-    def _kept(raw_fields: Sequence[bytes], dropped: frozenset[bytes]) -> list[bytes]:
+    def _kept(message: Message, dropped: frozenset[bytes]) -> list[bytes]:
         """What of the submitter's header is passed on."""
-        named = [(name_of(raw_field), raw_field) for raw_field in raw_fields]
         return [
             _clean(raw_field)
-            for name, raw_field in named
+            for name, raw_field in zip(message.names, message.fields, strict=True)
             if name not in dropped and (name != b"dkim-signature" or is_signature(raw_field))
         ]
 

@@ -14,6 +14,7 @@ from binascii import b2a_base64
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy
@@ -219,12 +220,11 @@ class Signer:
         """`shared`: raw fields that all recipients get; `own`: lower-case names of fields made for each recipient, once
         each and never among the shared ones; `body` as `canonical_body` takes it.
         """
-        covered = [raw_field for raw_field in shared if name_of(raw_field) in _COVERED_SET]
-        names, canonical = _select(canonical_fields(covered))
-        self._state = hashlib.sha256(canonical)
-        names += own
-        names += [name for name in COVERED if name in OVERSIGNED or name in names]
-        self._parts = [(key, *_signature_field(key, names, body_hash(body))) for key in keys]
+        fields = canonical_fields(raw_field for raw_field in shared if name_of(raw_field) in _COVERED_SET)
+        order, names = _selection(tuple(name for name, _ in fields), tuple(own))
+        self._state = hashlib.sha256(b"".join([fields[place][1] for place in order]))
+        digest = body_hash(body)
+        self._parts = [(key, *_signature_field(key, names, digest)) for key in keys]
 
     def sign(self, own: bytes, now: int) -> bytes:
         """The complete DKIM-Signature fields. `own`: this recipient's fields in relaxed form, in the order of their
@@ -246,28 +246,29 @@ class Signer:
 _COVERED_SET = frozenset(COVERED)
 
 
-def _select(fields: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
-    """Names for h= in the order of COVERED, and what they select: fields of one name from the bottom up (§5.4.2)."""
-    by_name: dict[bytes, list[bytes]] = defaultdict(list)
-    for name, canonical in fields:
-        by_name[name].append(canonical)
-    names: list[bytes] = []
-    selected: list[bytes] = []
-    for name in COVERED:
-        found = by_name.get(name, [])
-        names += [name] * len(found)
-        selected += reversed(found)
-    return names, b"".join(selected)
+@lru_cache(maxsize=256)  # the messages of one application have the same fields
+def _selection(shared: tuple[bytes, ...], own: tuple[bytes, ...]) -> tuple[list[int], bytes]:
+    """Which of the shared fields, by place, go into the hash and in which order; and the value of h= that says so.
+
+    The order is that of COVERED, and fields of one name from the bottom up (§5.4.2). Oversigned names come last.
+    """
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for place, name in enumerate(shared):
+        places[name].insert(0, place)
+    order = [place for name in COVERED for place in places.get(name, ())]
+    names = [*(shared[place] for place in order), *own]
+    names += [name for name in COVERED if name in OVERSIGNED or name in names]
+    return order, _folded_names(names)
 
 
-def _signature_field(key: SigningKey, names: Sequence[bytes], body_digest: bytes) -> tuple[bytes, bytes]:
+def _signature_field(key: SigningKey, names: bytes, body_digest: bytes) -> tuple[bytes, bytes]:
     """The signature's field up to the value of t=, as it is sent and in relaxed form."""
     text = b"DKIM-Signature: v=1; a=%s; c=relaxed/relaxed; d=%s;%ss=%s; h=%s;%sbh=%s;%st=" % (
         key.algorithm.encode("ascii"),
         key.domain.encode("ascii"),
         _FOLD,
         key.selector.encode("ascii"),
-        _folded_names(names),
+        names,
         _FOLD,
         body_digest,
         _FOLD,

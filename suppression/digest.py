@@ -7,6 +7,7 @@ Raises `AddressError` for what can't be an address; its text never holds what wa
 """
 
 import hashlib
+import re
 import struct
 import unicodedata
 from enum import IntEnum
@@ -18,6 +19,8 @@ MAX_ADDRESS_CHARACTERS = 320
 """64 for the local part, 255 for the domain and the '@' (RFC 5321 §4.5.3.1); longer input is no address."""
 
 _SCOPED = struct.Struct(">BIIq")
+# what nearly all addresses are made of: there is nothing to do but to ignore case
+_PLAIN = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9_.-]{0,254}[A-Za-z0-9_-]")
 _SPECIALS = frozenset(' "(),:;<>@[\\]')
 
 
@@ -77,6 +80,10 @@ def normalise(address: str) -> str:
     domains as A-labels (RFC 5891), so that both spellings of an internationalised domain are one person.
     Sub-addresses (`+tag`) stay: they are addresses of their own.
     """
+    return address.lower() if _PLAIN.fullmatch(address) else _normal_address(address)
+
+
+def _normal_address(address: str) -> str:
     text = address.strip().removeprefix("<").removesuffix(">").strip()
     local, _, domain = text.rpartition("@")
     if len(text) > MAX_ADDRESS_CHARACTERS or not text.isprintable() or not _can_be(local, domain):

@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from suppression.digest import AddressError, Digest, Scope, normalise
+from suppression.digest import _PLAIN, AddressError, Digest, Scope, _normal_address, normalise
 from suppression.tokens import Purpose, Token, TokenError, Tokens
 
 ids = st.integers(0, 2**31 - 1)
@@ -75,3 +75,8 @@ def test_keys_are_signed_64_bit_with_the_lowest_bit_clear(person: int, tenant: i
     for key in DIGEST.keys(person, tenant, listed):
         assert -(2**63) <= key < 2**63
         assert key & 1 == 0
+
+
+@given(st.from_regex(_PLAIN, fullmatch=True))
+def test_plain_addresses_have_the_normal_form_of_all_others(address: str) -> None:
+    assert normalise(address) == _normal_address(address)
