@@ -7,6 +7,7 @@ more, and carries the outcome too. No exception text holds what a peer said, oth
 """
 
 import asyncio
+import math
 import re
 import ssl
 from collections import deque
@@ -63,12 +64,16 @@ class PeerProtocol(SMTPProtocol):
     """aiosmtplib's protocol, which after the handshake queues pipelined replies instead of expecting one."""
 
     def __init__(self) -> None:
-        super().__init__(loop=asyncio.get_running_loop())
+        self._clock = asyncio.get_running_loop()
+        super().__init__(loop=self._clock)
         self._pipelined = False
         self._received = bytearray()
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
+        self._due_at = math.inf
+        self._watch: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
 
     def begin_transactions(self) -> None:
         """The handshake is over."""
@@ -91,6 +96,8 @@ class PeerProtocol(SMTPProtocol):
         """Whoever waits for a reply learns of it."""
         super().connection_lost(exc)
         self._fail(ConnectionResetError("connection closed by peer"))
+        if self._watch is not None:
+            self._watch.cancel()
 
     def eof_received(self) -> bool:
         """A peer that sends no more will not answer any more."""
@@ -118,17 +125,34 @@ class PeerProtocol(SMTPProtocol):
         """The next reply; raises TimeoutError or ConnectionError. The time is for all of it."""
         if self._replies:
             return self._replies.popleft()
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout_seconds, self._fail, TimeoutError("no reply in time"))
+        self._expect_by(self._clock.time() + timeout_seconds)
         try:
             while not self._replies:
                 if self._failure is not None:
                     raise self._failure
-                self._waiter = loop.create_future()
+                self._waiter = self._clock.create_future()
                 await self._waiter
         finally:
-            timer.cancel()
+            self._due_at = math.inf
         return self._replies.popleft()
+
+    def _expect_by(self, due_at: float) -> None:
+        """Fail when no reply has come by then. One timer serves the whole connection, and looks again when it was too
+        early: to start and stop one for each reply takes as long as to read the reply.
+        """
+        self._due_at = due_at
+        if self._looks_at > due_at:
+            if self._watch is not None:
+                self._watch.cancel()
+            self._watch = self._clock.call_at(due_at, self._look)
+            self._looks_at = due_at
+
+    def _look(self) -> None:
+        self._looks_at = math.inf
+        if self._clock.time() >= self._due_at:
+            self._fail(TimeoutError("no reply in time"))
+        elif self._due_at < math.inf:
+            self._expect_by(self._due_at)
 
     def _parse(self) -> None:
         buffer, start = self._received, 0
