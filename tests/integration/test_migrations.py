@@ -43,6 +43,9 @@ FROZEN = [
     "a263ff80af054683",  # 0004_events
     "ad9934f062e3a880",  # 0005_orders
     "7c6264e43a78f03d",  # 0006_trace
+    "75fca00467281e70",  # 0007_groups_and_consent
+    "c7546bf64f00790b",  # 0008_replies
+    "4663b0db068f159a",  # 0009_lists_stay
 ]
 
 
