@@ -1,9 +1,9 @@
 """The door to PostgreSQL: a pool whose failures have one name, queries kept in .sql files, and migrations.
 
 Everything that says "no database now" leaves here as DatabaseUnavailable: refused, closed, shutting down, starting up,
-read-only, out of connections or disk, and no answer in time. It is always temporary: its catcher defers, answers 4xx or
-waits. Errors of a statement itself (a constraint, a deadlock, a mistake) leave as asyncpg raises them.
-Raises MigrationError for a schema that is not this version's.
+read-only, out of connections or disk, a role without rights, and no answer in time. It is always temporary: its catcher
+defers, answers 4xx or waits. Errors of a statement itself (a constraint, a deadlock, a mistake) leave as asyncpg raises
+them. Raises MigrationError for a schema that is not this version's.
 """
 
 import asyncio
@@ -191,6 +191,10 @@ def _translated(connection: "asyncpg.pool.PoolConnectionProxy") -> Iterator[None
     except asyncpg.TransactionRollbackError as error:
         # two transactions met, and this one gave way: nothing of it is left, and the next attempt finds the way clear
         raise DatabaseUnavailable(f"the transaction was rolled back: {type(error).__name__}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        # names a table or schema, no data
+        advice = "let the role of database.url own the database: ALTER DATABASE … OWNER TO …, and what is in it"
+        raise DatabaseUnavailable(f"{error}; {advice}") from error
     except (asyncpg.InterfaceError, OSError) as error:
         if not _closed(connection):
             raise
@@ -347,7 +351,10 @@ def pending(steps: list[Migration], applied: Mapping[int, tuple[str, str]]) -> l
     known = {step.number: step for step in steps}
     for number, (name, sha256) in sorted(applied.items()):
         if number not in known:
-            raise MigrationError(f"the database has migration {number:04}_{name}, which is newer than this version")
+            raise MigrationError(
+                f"the database has migration {number:04}_{name}, which is newer than this version;"
+                " upgrade Heed here, or give the command on a node that is upgraded"
+            )
         if known[number].sha256 != sha256:
             raise MigrationError(f"migration {number:04}_{name} is not the one that this database was made with")
     return [step for step in steps if step.number not in applied]

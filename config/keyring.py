@@ -55,8 +55,11 @@ class Keyring:
         masters: dict[int, bytes] = {}
         try:
             lines = path.read_text(encoding="ascii").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyringError(f"{path}: can't be read as a key file: {type(error).__name__}") from None
+        except OSError as error:
+            advice = "; run heed as the user that Heed runs as" if isinstance(error, PermissionError) else ""
+            raise KeyringError(f"{path}: {error.strerror}{advice}") from None
+        except UnicodeDecodeError:
+            raise KeyringError(f"{path}: can't be read as a key file: it is no ASCII text") from None
         for number, line in enumerate(lines, 1):
             if not line.strip() or line.startswith("#"):
                 continue

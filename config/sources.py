@@ -1,5 +1,5 @@
-"""Where settings come from; later ones win: the model's defaults, TOML files in the order given, the environment
-(HEED_DELIVERY__NEXT_HOP), `--set delivery.next_hop=…`.
+"""Where settings come from; later ones win: the model's defaults, TOML files in the order given (DEFAULT_FILE, if it is
+there, where none is given), the environment (HEED_DELIVERY__NEXT_HOP), `--set delivery.next_hop=…`.
 
 Remembers the origin of each key. Collects problems instead of raising at the first: SettingsError lists all of them,
 each with the place where it was set, the key, the value, and what would be right.
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from config.settings import Settings, SettingsError
 
 PREFIX = "HEED_"
+DEFAULT_FILE = Path("/etc/heed/heed.toml")
 _ROUTES = ("delivery", "routes")
 
 
@@ -34,6 +35,17 @@ def load(
     return sources.settings()
 
 
+def default_files() -> list[Path]:
+    """What is read where no file is named; one that is there but may not be read is named too, and so is an error."""
+    try:
+        DEFAULT_FILE.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        pass
+    return [DEFAULT_FILE]
+
+
 class Sources:
     """A nested mapping of values, with for each dotted key the place that set it last."""
 
@@ -47,7 +59,8 @@ class Sources:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            self._problems.append(f"{path}: {error.strerror or 'cannot be read'}")
+            advice = "; run heed as the user that Heed runs as" if isinstance(error, PermissionError) else ""
+            self._problems.append(f"{path}: {error.strerror or 'cannot be read'}{advice}")
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             self._problems.append(f"{path}: not valid TOML: {error}")
         else:

@@ -21,7 +21,7 @@ from mta import (
     commands_test,
     commands_top,
 )
-from mta.terminal import ERR, OUT, Config, Json, Set, print_json, settings_of
+from mta.terminal import ERR, OUT, Config, Json, Set, file_trouble, print_json, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -159,7 +159,7 @@ def classify(
             else:
                 _print_reading(item)
     except OSError as error:
-        ERR.print(f"{error.filename}: {error.strerror}", markup=False)
+        ERR.print(file_trouble(error), markup=False)
         raise typer.Exit(1) from None
 
 

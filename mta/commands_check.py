@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of
+from mta.terminal import OUT, Config, Failed, Json, Set, attempt_with_parts, print_json, run_with_parts, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -60,20 +60,27 @@ def check_domain(
 def doctor(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
     """Look at what Heed needs of this machine: database, clock, disk, ports, DNS, master key, permissions."""
     from mta import doctor as looks
+    from mta.domain_check import Finding, Level
     from mta.parts import Paths
+    from suppression.receipts import ReceiptFile
 
     settings = settings_of(config, overrides)
     paths = Paths(settings.data_dir)
 
     async def look(parts: Any) -> list[Any]:
         found: list[Any] = await looks.database_findings(parts.database)
+        found += await looks.receipt_findings(ReceiptFile(paths.receipts), parts.log)
         if not settings.sandbox:
             found += await looks.dns_findings(_resolver(settings), settings.identity.mail_domain)
         return found
 
     running = _is_running(paths.lock)
     # first: opening the database makes keys and directories where there are none
-    findings = run_with_parts(settings, look)
+    try:
+        findings = attempt_with_parts(settings, look)
+    except Failed as error:
+        # a doctor who stops at the first complaint finds only that one
+        findings = [Finding("installation", Level.FAILED, str(error))]
     findings += looks.disk_findings(paths.data_dir)
     findings += looks.key_findings(paths.keys)
     findings += looks.directory_findings(paths.data_dir)

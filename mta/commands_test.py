@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import ERR, OUT, Config, Json, Set, address_of, print_json, settings_of, table
+from mta.terminal import ERR, OUT, Config, Json, Set, address_of, file_trouble, print_json, settings_of, table
 
 sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", no_args_is_help=True)
 
@@ -54,7 +54,11 @@ def sink_show(
     from mta.maildir import summary
 
     path = maildir or settings_of(config, overrides).data_dir / "sink"
-    found = summary(path, last)
+    try:
+        found = summary(path, last)
+    except OSError as error:
+        ERR.print(file_trouble(error), markup=False)
+        raise typer.Exit(1) from None
     if as_json:
         print_json(asdict(found) | {"maildir": str(path)})
         return

@@ -18,6 +18,8 @@ from config.database import Database, DatabaseUnavailable, load_queries
 from config.keyring import KEY_BYTES
 from mta.domain_check import Finding, Level
 from mta.resolver import Resolver
+from suppression.log import SuppressionLog
+from suppression.receipts import ReceiptFile
 
 _QUERIES: Final = load_queries("mta", "doctor.sql")
 _OLDEST_VERSION: Final = 150_000
@@ -70,9 +72,24 @@ def server_findings(state: dict[str, Any], clock_seconds: float) -> list[Finding
     return found
 
 
+async def receipt_findings(file: ReceiptFile, log: SuppressionLog) -> list[Finding]:
+    """The database holds the newest entry of the suppression log that this node has seen, unless it is an older one."""
+    try:
+        last = file.last()
+        if last is None or await log.hashes_at([last[0]]) == {last[0]: last[1]}:
+            return []
+    except (DatabaseUnavailable, OSError) as error:
+        return [Finding("receipts", Level.FAILED, str(error))]
+    text = f"the database lacks entry {last[0]}, which this node has seen; nothing is sent until heed suppress replay"
+    return [Finding("receipts", Level.FAILED, text)]
+
+
 def disk_findings(data_dir: Path) -> list[Finding]:
     """Room where the data is."""
-    usage = shutil.disk_usage(data_dir)
+    try:
+        usage = shutil.disk_usage(data_dir)
+    except OSError as error:
+        return [Finding("disk", Level.FAILED, f"{data_dir}: {error.strerror}")]
     text = f"{usage.free / 1e9:,.1f} GB of {usage.total / 1e9:,.1f} GB are free in {data_dir}"
     low = usage.free < _FREE_BYTES or usage.free < usage.total * _FREE_SHARE
     return [Finding("disk", Level.FAILED if low else Level.OK, text)]
@@ -98,7 +115,10 @@ def key_findings(path: Path) -> list[Finding]:
 
 def directory_findings(data_dir: Path) -> list[Finding]:
     """The data directory is ours and nobody else's."""
-    state = data_dir.stat()
+    try:
+        state = data_dir.stat()
+    except OSError as error:
+        return [Finding("data-dir", Level.FAILED, f"{data_dir}: {error.strerror}")]
     mode = stat.S_IMODE(state.st_mode)
     if state.st_uid != os.geteuid() and os.geteuid() != 0:
         return [

@@ -24,7 +24,8 @@ OUT = Console(highlight=False, soft_wrap=True, emoji=False)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Config = Annotated[
-    list[Path] | None, typer.Option("--config", "-c", help="TOML file; may be given again, later ones win.")
+    list[Path] | None,
+    typer.Option("--config", "-c", help="TOML file, repeatable, later ones win. Default: /etc/heed/heed.toml, if any."),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, such as workers=4; repeatable.")
@@ -60,18 +61,34 @@ def operator() -> str:
 def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Settings":
     """The configuration, or exit code 2 with everything that is wrong with it."""
     from config.settings import SettingsError
-    from config.sources import load
+    from config.sources import default_files, load
 
     try:
-        return load(config or [], overrides or [])
+        return load(config or default_files(), overrides or [])
     except SettingsError as error:
         for problem in error.problems:
             ERR.print(problem, markup=False)
         raise typer.Exit(2) from None
 
 
+def file_trouble(error: OSError) -> str:
+    """What is wrong with a file or directory, in a line."""
+    advice = "; run heed as the user that Heed runs as, such as: runuser -u heed -- heed …"
+    text = f"{error.filename}: " if error.filename else ""
+    return f"{text}{error.strerror or error}{advice if isinstance(error, PermissionError) else ''}"
+
+
 def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
     """Run something that needs the database, and turn what an operator can meet into a message and exit code 1."""
+    try:
+        return attempt_with_parts(settings, work)
+    except Failed as error:
+        ERR.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+
+
+def attempt_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
+    """The same, for a command that goes on without; raises Failed for whatever an operator can meet."""
     import asyncio
 
     from config.cluster import PostgresError
@@ -90,15 +107,15 @@ def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) ->
 
     try:
         return asyncio.run(main())
-    except (AccountError, Failed, GroupError) as error:
-        ERR.print(str(error), markup=False)
-    except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation, KeyringError) as error:
-        ERR.print(f"database: {error}", markup=False)
+    except (AccountError, GroupError, KeyringError) as error:
+        raise Failed(str(error)) from None
+    except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
+        raise Failed(f"database: {error}") from None
     except UNSTORABLE:
-        ERR.print("nothing is known by such a name: text is UTF-8 without NUL, and ids are not that large")
+        text = "nothing is known by such a name: text is UTF-8 without NUL, and ids are not that large"
+        raise Failed(text) from None
     except OSError as error:
-        ERR.print(f"{error.filename or ''}: {error.strerror or error}", markup=False)
-    raise typer.Exit(1)
+        raise Failed(file_trouble(error)) from None
 
 
 def print_json(value: object) -> None:

@@ -5,9 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -92,13 +95,33 @@ def test_wrong_use_is_exit_code_2_and_says_what_is_wrong(arguments: list[str], s
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("situation", "rounds"), [("no database", 2), ("no directory", 2), ("all is well", 4)])
+@pytest.fixture
+async def powerless_url(database_url: str) -> AsyncIterator[str]:
+    """A database as a role sees it that may connect and nothing else."""
+    role = f"powerless_{os.getpid()}"
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(f"CREATE ROLE {role} LOGIN")
+    parts = urlsplit(database_url)
+    yield f"postgresql://{role}@{parts.netloc.rpartition('@')[2]}{parts.path}?{parts.query}"
+    await connection.execute(f"DROP ROLE {role}")
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("situation", "rounds"),
+    [("no database", 2), ("no directory", 2), ("no key", 1), ("no rights", 1), ("all is well", 4)],
+)
 def test_whatever_is_typed_there_is_no_traceback(
-    situation: str, rounds: int, tmp_path: Path, database_url: str
+    situation: str, rounds: int, tmp_path: Path, database_url: str, powerless_url: str
 ) -> None:
     (tmp_path / "file").write_text("")
     directory = tmp_path / "file" / "x" if situation == "no directory" else tmp_path / "node"
-    url = "postgresql://heed@127.0.0.1:1/x" if situation == "no database" else database_url
+    if situation == "no key":  # one that can't be read, whoever tests
+        (directory / "keys" / "master.key").mkdir(parents=True)
+        (directory / "sink" / "new").mkdir(parents=True)
+        (directory / "sink" / "new" / "lost").symlink_to(tmp_path / "nowhere")
+    urls = {"no database": "postgresql://heed@127.0.0.1:1/x", "no rights": powerless_url}
+    url = urls.get(situation, database_url)
     options = ["--set", f"data_dir={directory}", "--set", f"database.url={url}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.wrong_use", "1", str(rounds), *options],
@@ -136,6 +159,21 @@ def test_without_a_database_a_command_says_so_at_once(tmp_path: Path, arguments:
     assert done.stderr.startswith("database: no connection")
     assert "hunter2" not in done.stderr
     assert "anna" not in done.stderr
+
+
+def test_a_role_without_rights_is_told_what_it_needs(tmp_path: Path, powerless_url: str) -> None:
+    done = heed("tenant", "list", "--set", f"data_dir={tmp_path}", "--set", f"database.url={powerless_url}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("database: permission denied for")
+    assert "own the database" in done.stderr
+
+
+def test_a_doctor_goes_on_where_there_is_no_database(tmp_path: Path) -> None:
+    url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
+    done = heed("doctor", "--json", "--set", url, "--set", f"data_dir={tmp_path / 'node'}")
+    assert done.returncode == 1
+    levels = {finding["name"]: finding["level"] for finding in json.loads(done.stdout)}
+    assert (levels["installation"], levels["data-dir"], levels["master-key"]) == ("failed", "ok", "failed")
 
 
 def test_a_data_directory_that_can_not_be_used_is_named(tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ from mta.doctor import (
     key_findings,
     limit_findings,
     port_findings,
+    receipt_findings,
     server_findings,
 )
 from mta.domain_check import Level
 from mta.resolver import Resolver
+from suppression.log import SuppressionLog
+from suppression.receipts import ReceiptFile, ReceiptKeeper
+from tests.integration.test_suppression_watch import restore
 from tests.support.dns import FAIL, NameServer
-from tests.support.suppressions import opened
+from tests.support.suppressions import DIGEST, asked, opened
 
 STATE = {
     "version": 180_001, "fsync": "on", "full_page_writes": "on", "bytes": 10_000_000, "workers": 2,
@@ -46,6 +50,20 @@ async def test_a_database_in_order(database_url: str) -> None:
 def test_what_loses_mail_has_failed(changes: dict[str, object], clock: float, name: str) -> None:
     findings = {finding.name: finding for finding in server_findings({**STATE, **changes}, clock)}
     assert findings[name].level is Level.FAILED
+
+
+async def test_a_database_that_is_older_than_what_this_node_has_seen(database_url: str, tmp_path: Path) -> None:
+    file = ReceiptFile(tmp_path / "receipts")
+    async with opened(database_url) as database:
+        log = SuppressionLog(database, DIGEST)
+        [kept] = await log.append([asked(5)])
+        await log.append([asked(6)])
+        assert await receipt_findings(file, log) == []
+        await ReceiptKeeper(file, log).write()
+        assert await receipt_findings(file, log) == []
+        await restore(database, kept.position, kept.hash)
+        [finding] = await receipt_findings(file, log)
+    assert (finding.level, "heed suppress replay" in finding.text) == (Level.FAILED, True)
 
 
 def test_a_long_transaction_is_a_warning() -> None:

@@ -122,7 +122,7 @@ def test_a_wrong_file_is_named_with_its_line_and_no_key(tmp_path: Path, text: st
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyringError, match="FileNotFoundError"):
+    with pytest.raises(KeyringError, match="No such file"):
         Keyring.load(tmp_path / "none")
 
 

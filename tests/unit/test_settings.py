@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from config.settings import Endpoint, Settings, SettingsError, default_toml, endpoint
-from config.sources import known_keys, load
+from config.sources import default_files, known_keys, load
 
 SHIPPED = Path(__file__).parents[2] / "config" / "default.toml"
 
@@ -112,6 +112,23 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nothing\.toml: No such file"):
         load([tmp_path / "nothing.toml", tmp_path], environment={})
+
+
+def test_a_machine_s_own_file_is_read_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "heed.toml"
+    monkeypatch.setattr("config.sources.DEFAULT_FILE", path)
+    assert default_files() == []
+    path.write_text("workers = 3")
+    assert load(default_files(), environment={}).workers == 3
+
+
+def test_a_machine_s_own_file_that_may_not_be_looked_at_is_no_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # no directory keeps root, who may run this, from looking into it; a name that is too long keeps everybody
+    forbidden = Path("/", "x" * 300)
+    monkeypatch.setattr("config.sources.DEFAULT_FILE", forbidden)
+    assert default_files() == [forbidden]
+    with pytest.raises(SettingsError, match="too long"):
+        load(default_files(), environment={})
 
 
 @pytest.mark.parametrize(
