@@ -448,7 +448,7 @@ def _hold(host: str, port: int) -> list[socket.socket]:
 
 
 def _reasons(state: dict[str, Any]) -> Iterator[str]:
-    if not state.get("listening"):
+    if not state.get("listening") and not state.get("trouble"):
         yield "workers are starting"
     elif not state.get("fresh"):
         yield f"suppression list is stale: {state.get('trouble') or 'the database does not answer'}"

@@ -10,15 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon, running
+from tests.support.pages import blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "quick-start.md"
-BLOCK = re.compile(r"(?:<!-- (?P<note>[^\n]*) -->\n)?```sh\n(?P<commands>.*?)```", re.DOTALL)
 PORTS = {"2587": "submission", "9125": "metrics", "8025": "web"}
-
-
-def blocks() -> list[tuple[str, str]]:
-    """What each block of commands says of itself, and its commands."""
-    return [(match["note"] or "", match["commands"]) for match in BLOCK.finditer(PAGE.read_text("utf-8"))]
 
 
 def shell(commands: str, directory: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -35,7 +30,7 @@ def shell(commands: str, directory: Path, environment: dict[str, str]) -> "subpr
 
 
 def test_only_the_installation_and_the_daemon_are_run_otherwise() -> None:
-    notes = [note for note, _ in blocks()]
+    notes = [note for note, _ in blocks(PAGE.name)]
     assert notes[:2] == ["not run: needs the network", "background"]
     assert not any(notes[2:])
 
@@ -58,7 +53,7 @@ async def test_the_quick_start_works(tmp_path: Path) -> None:
     environment = {**daemon._environment(), "PATH": f"{program.parent}:/usr/local/bin:/usr/bin:/bin"}
     async with running(daemon):
         outputs = []
-        for _, commands in blocks()[2:]:
+        for _, commands in blocks(PAGE.name)[2:]:
             for port, name in PORTS.items():
                 commands = re.sub(rf"\b{port}\b", str(getattr(daemon.ports, name)), commands)
             done = await asyncio.to_thread(shell, commands, tmp_path, environment)
