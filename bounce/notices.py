@@ -17,6 +17,7 @@ from bounce.text import Failure, Notice, addresses, failures
 from bounce.vocabulary import (
     AUTO_REPLY_SUBJECT,
     DELAY,
+    DELIVERED_WORDS,
     FAILED_WORDS,
     FAILURE_SUBJECT,
     GIVEN_UP,
@@ -100,7 +101,9 @@ def _has_the_shape(evidence: Evidence, text: str, system: bool) -> bool:
     if is_automatic(evidence) and not returned:
         # A responder names whom to write to instead; a notice says of whom it names why.
         named = [failure for failure in named if _tells_why(failure.said)]
-    return impersonal and bool(named) and (returned or _tells_why(text))
+    # Accounts are unknown to shops too: who is no mail system has to speak of delivery.
+    about_mail = returned or (_tells_why(text) and (system or FAILURE_SUBJECT.search(text)))
+    return impersonal and bool(named) and about_mail
 
 
 def _tells_why(said: str) -> bool:
@@ -127,7 +130,8 @@ def notice(evidence: Evidence, parted: Notice) -> Judgement | None:
         if len(found) == 1 or not said.strip():
             said = f"{said}\n{parted.text}" if said.strip() else parted.text
         recipients.append(said_of(failure.address, said, kind, by, failure.said[:room]))
-    if not delayed and recipients and all(recipient.status.startswith("2") for recipient in recipients):
+    delivered = bool(DELIVERED_WORDS.search(parted.text)) and not FAILED_WORDS.search(parted.text)
+    if not delayed and recipients and (delivered or all(recipient.status[:1] == "2" for recipient in recipients)):
         return None
     return kind, "", recipients
 
