@@ -1,14 +1,14 @@
 """The feed: one dedicated connection on which the log is followed.
 
 Hints (NOTIFY) and reading share the connection on purpose: a read that is answered in time proves that the connection
-lives, and one that is not ends it. Every failure leaves as DatabaseUnavailable; a feed that raised is good for nothing
-but `close`, which is immediate.
+lives, and one that is not ends it. A hint costs one question: in a busy worker each answer has to wait for its turn.
+Every failure leaves as DatabaseUnavailable; a feed that raised is good for nothing but `close`, which is immediate.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from config.database import FEED_LOST, Database, DatabaseUnavailable, load_queries
 from suppression.entry import GENESIS, Step
@@ -18,6 +18,7 @@ from suppression.scopes import Member
 if TYPE_CHECKING:
     from asyncpg import Connection
 
+_HEAD_COLUMNS: Final = 4
 _QUERIES = load_queries("suppression", "feed.sql")
 
 
@@ -44,8 +45,8 @@ class Feed(Protocol):
         """Which tenants are in which groups."""
         ...
 
-    async def steps_after(self, position: int, limit: int) -> list[Step]:
-        """The next entries, at most `limit`."""
+    async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
+        """How far the log is, and the next entries behind a position, at most `limit`: both of one moment."""
         ...
 
     async def hash_at(self, position: int) -> bytes | None:
@@ -80,22 +81,22 @@ class DatabaseFeed:
             await self._connection.add_listener(CHANNEL, lambda *_: hint())
 
     async def head(self) -> Head:
+        """See `Feed`."""
+        return (await self.news(0, 0))[0]
+
+    async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
         """See `Feed`; a standby is no database."""
         async with self._answered():
-            ((position, digest, joined, standby),) = await self._connection.fetch(_QUERIES.head)
+            rows = await self._connection.fetch(_QUERIES.news, position, limit)
+        newest, digest, joined, standby, *_ = rows[0]
         if standby:
             raise DatabaseUnavailable("the database is a standby")
-        return Head(position, digest, joined)
+        return Head(newest, digest, joined), [Step(*row[_HEAD_COLUMNS:]) for row in rows if row[_HEAD_COLUMNS]]
 
     async def members(self) -> list[Member]:
         """See `Feed`."""
         async with self._answered():
             return [Member(*row) for row in await self._connection.fetch(_QUERIES.members)]
-
-    async def steps_after(self, position: int, limit: int) -> list[Step]:
-        """See `Feed`."""
-        async with self._answered():
-            return [Step(*row) for row in await self._connection.fetch(_QUERIES.steps_after, position, limit)]
 
     async def hash_at(self, position: int) -> bytes | None:
         """See `Feed`; position 0 is before the first entry."""

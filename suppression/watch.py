@@ -201,19 +201,20 @@ class Watch:
         return True
 
     async def _poll(self, feed: Feed) -> None:
-        asked_at, applied = self._clock(), self.index.position
-        head, digest, joined = await feed.head()
-        if joined != self._scopes.position:
-            self._scopes.learn(await feed.members())
-        if head < applied:
-            raise Diverged(f"the database's log ends at {head}, but {applied} was applied here")
-        while self.index.position < head:
-            steps = await feed.steps_after(self.index.position, STEPS_AT_ONCE)
+        behind = True
+        while behind:
+            asked_at, applied = self._clock(), self.index.position
+            head, steps = await feed.news(applied, STEPS_AT_ONCE)
+            if head.joined != self._scopes.position:
+                self._scopes.learn(await feed.members())
+            if head.position < applied:
+                raise Diverged(f"the database's log ends at {head.position}, but {applied} was applied here")
             self._apply(steps)
-            if not steps:
+            behind = self.index.position < head.position
+            if behind and not steps:
                 raise Diverged(f"entries behind {self.index.position} are missing from the database's log")
-        if self.index.position == head and self.index.hash != digest:
-            raise Diverged(f"the database's log has another entry {head}")
+        if self.index.position == head.position and self.index.hash != head.hash:
+            raise Diverged(f"the database's log has another entry {head.position}")
         self._confirm(asked_at)
 
     def _apply(self, steps: list[Step]) -> None:

@@ -5,11 +5,12 @@ connections to it, and prints what it has counted after each message. Raises Stu
 """
 
 import asyncio
+import contextlib
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,12 +74,13 @@ class Sink:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Listen."""
+    def start(self, *, slow: bool = False) -> None:
+        """Listen. slow: take a second for each DATA command."""
         as_user = ["-u", "postfix"] if os.geteuid() == 0 else []
+        delay = ["-w", "1"] if slow else []
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [program("smtp-sink"), *as_user, "-c", "-m", "2000", f"127.0.0.1:{self.port}", "2000"],
+                [program("smtp-sink"), *as_user, *delay, "-c", "-m", "2000", f"127.0.0.1:{self.port}", "2000"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -131,6 +133,18 @@ async def drain(sink: Sink, count: int, pids: Sequence[int]) -> Run:
     seen, meter = sink.count(), Meter([*pids, sink.pid])
     await sink.reached(before + count)
     return _run(meter, 0.0, before + count - seen)
+
+
+@contextlib.asynccontextmanager
+async def background(port: int, load: Load) -> AsyncIterator[None]:
+    """Send a load to a port for as long as a block lasts, and not longer."""
+    source = await asyncio.create_subprocess_exec(*_source(port, load), stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        if source.returncode is None:
+            source.kill()
+        await source.wait()
 
 
 def _run(meter: Meter, accepted_per_s: float, recipients: int) -> Run:

@@ -13,7 +13,7 @@ from config.database import Database, DatabaseUnavailable
 from suppression import index as index_module
 from suppression import keeper as keeper_module
 from suppression.digest import Kind, MessageClass, Scope
-from suppression.entry import Action, Channel
+from suppression.entry import Action, Channel, Step
 from suppression.feed import DatabaseFeed, Feed, Head
 from suppression.gate import Gate, Verdict
 from suppression.index import Index
@@ -89,8 +89,8 @@ class Tampered:
     async def members(self) -> list[Member]:
         return await self.real.members()
 
-    async def steps_after(self, position: int, limit: int) -> list[Any]:
-        return await self.real.steps_after(position, limit)
+    async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
+        return await self.real.news(position, limit)
 
     async def hash_at(self, position: int) -> bytes | None:
         return await self.real.hash_at(position)
@@ -208,14 +208,14 @@ async def test_a_half_open_connection_goes_stale_and_is_then_replaced(
     closed: list[Feed] = []
 
     class HalfOpen(Tampered):
-        async def head(self) -> Head:
+        async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
             if hanging.is_set() and not closed:
                 try:
                     async with asyncio.timeout(0.2):
                         await asyncio.Event().wait()
                 except TimeoutError:
                     raise DatabaseUnavailable("no answer") from None
-            return await super().head()
+            return await super().news(position, limit)
 
         def close(self) -> None:
             closed.append(self)
@@ -256,9 +256,9 @@ async def test_the_watermark_is_as_old_as_the_question_not_as_the_answer(
     now = 1000.0
 
     class Slow(Tampered):
-        async def head(self) -> Head:
+        async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
             nonlocal now
-            answer = await super().head()
+            answer = await super().news(position, limit)
             now += 4.0
             return answer
 
@@ -267,8 +267,7 @@ async def test_the_watermark_is_as_old_as_the_question_not_as_the_answer(
 
     async with watching(log, tmp_path, connect, clock=lambda: now, poll_seconds=NEVER) as watch:
         await asyncio.wait_for(watch.caught_up(), SOON)
-        # _begin asked the head once before the poll did.
-        assert watch.watermark.confirmed_at == 1004.0
+        assert watch.watermark.confirmed_at == 1000.0
         assert watch.age_seconds == 4.0
         assert watch.fresh()
         now += 1.1
@@ -318,8 +317,8 @@ async def test_a_base_file_of_another_log_is_not_followed(
 
 async def test_a_standby_proves_nothing(log: SuppressionLog, database: Database, tmp_path: Path) -> None:
     class Standby(Tampered):
-        async def head(self) -> Head:
-            await super().head()
+        async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
+            await super().news(position, limit)
             raise DatabaseUnavailable("the database is a standby")
 
     async def connect() -> Feed:
@@ -336,10 +335,11 @@ async def test_a_mistake_in_the_watch_fails_closed_and_it_goes_on(
     broken = True
 
     class Broken(Tampered):
-        async def steps_after(self, position: int, limit: int) -> list[Any]:
-            if broken:
+        async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
+            head, steps = await super().news(position, limit)
+            if broken and steps:
                 raise struct.error("what nobody thought of")
-            return await super().steps_after(position, limit)
+            return head, steps
 
     async def connect() -> Feed:
         return Broken(await feed_of(database)())
