@@ -25,6 +25,7 @@ from mta.events import OOB, Events, Note
 from mta.forwarding import Forwarding
 from mta.identifiers import received_at
 from mta.meeting import Meeting
+from mta.message import MAX_RECEIVED
 from mta.parts import Parts
 from mta.replies import Decision, Own, Replies, decide, unsubscribe
 from suppression.entry import Channel, NewEntry
@@ -76,7 +77,8 @@ class Answers:
         else:
             reading, answer = self._read(content)
         registry.answers.labels(str(reading.kind)).inc()
-        if self._own.went_through(answer) and any(token.purpose in _READ_BY_US for token in tokens):
+        passed_on = any(token.purpose in _READ_BY_US for token in tokens)
+        if (passed_on and self._own.went_through(answer)) or (forward and answer.hops > MAX_RECEIVED):
             return _refused("loop", "554 5.4.6 This mail has been here before")
         if forward and isinstance(reading.token, Token):  # a report that came to abuse, about mail of ours
             tokens = [*tokens, reading.token]

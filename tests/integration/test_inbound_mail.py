@@ -171,6 +171,16 @@ async def test_a_notice_that_anybody_may_have_written_is_counted_and_passed_on(
         assert len(await n.rows("SELECT FROM message")) == 1
 
 
+async def test_what_goes_round_in_circles_is_not_passed_on_again(database_url: str, tmp_path: Path) -> None:
+    async with node(database_url, tmp_path, inbound={"forward_to": "postmaster@example.com"}) as n:
+        async with inbound(n) as port, connected(port) as client:
+            await client.greet()
+            for hops, reply in ((100, "250"), (101, "554 5.4.6")):
+                content = b"Received: by mx.example.com\r\n" * hops + HELLO
+                assert (await deliver(client, content, f"abuse@{MAIL_DOMAIN}")).startswith(reply)
+        assert len(await n.rows("SELECT FROM message")) == 1
+
+
 async def test_of_a_notice_about_several_only_ours_counts(n: Node, client: Client) -> None:
     anna = n.person("anna@example.net")
     bobs = b"Final-Recipient: rfc822; bob@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
