@@ -21,6 +21,7 @@ from suppression.preferences import PreferencePages
 from suppression.web import SubscriberPages, application
 
 MAX_LIST_NAME = 200
+MAX_USER_NAME = 128
 
 
 def subscriber_web(parts: Parts) -> web.Application:
@@ -37,7 +38,7 @@ def subscriber_web(parts: Parts) -> web.Application:
         group_of=parts.scopes.group_of,
     )
     preferences = PreferencePages(pages, parts.log, consents, parts.digest, parts.scopes, parts.queue.lists_of)
-    callers = _Callers(parts)
+    callers = Callers(parts)
     api = SuppressionApi(
         parts.log,
         parts.digest,
@@ -48,15 +49,15 @@ def subscriber_web(parts: Parts) -> web.Application:
     return application(pages, [*preferences.routes(), *api.routes()])
 
 
-class _Callers:
+class Callers:
     """Apps by their credentials."""
 
     def __init__(self, parts: Parts) -> None:
         self._accounts = parts.accounts
         self._passwords = Passwords(parts.accounts, parts.settings.submission.auth_failures_per_minute)
 
-    async def authenticate(self, authorization: str) -> Caller | None:
-        """Who calls, by an Authorization field; None for nobody that is known."""
+    async def authenticate(self, authorization: str, remote: str) -> Caller | None:
+        """Who calls, by an Authorization field and the client's address; None for nobody that is known."""
         scheme, _, encoded = authorization.partition(" ")
         if scheme.lower() != "basic":
             return None
@@ -65,8 +66,10 @@ class _Callers:
         except (binascii.Error, ValueError):
             return None
         try:
-            # behind a proxy all callers have one address: failures are limited by user name
-            credential = await self._passwords.check(f"user {username}", username, password) if colon else None
+            # Failures are limited by address and user name: by the name alone a stranger could lock an app out, and
+            # behind a proxy all callers have one address.
+            guesser = f"{remote} {username[:MAX_USER_NAME]}"
+            credential = await self._passwords.check(guesser, username, password) if colon else None
         except CommandError:
             return None
         return Caller(credential.tenant.id, username) if credential else None

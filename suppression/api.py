@@ -71,13 +71,13 @@ class SuppressionApi:
         log: SuppressionLog,
         digest: Digest,
         *,
-        authenticate: Callable[[str], Awaitable[Caller | None]],
+        authenticate: Callable[[str, str], Awaitable[Caller | None]],
         list_id: Callable[[int, str], Awaitable[int]],
         require_tls: bool = True,
         on_suppressed: Callable[[int], None] | None = None,
     ) -> None:
-        """`authenticate` gets the Authorization field; `list_id` a tenant and a name, ValueError when it can't be one;
-        `on_suppressed` the number of new entries after each commit."""
+        """`authenticate` gets the Authorization field and the client's address; `list_id` a tenant and a name,
+        ValueError when it can't be one; `on_suppressed` the number of new entries after each commit."""
         self._suppression_log = log
         self._digest = digest
         self._authenticate = authenticate
@@ -113,7 +113,7 @@ class SuppressionApi:
     async def _answer(self, request: web.Request, prepare: "Prepare") -> bytes:
         if self._require_tls and not request.secure:
             raise Refused(403, "use https")
-        caller = await self._authenticate(request.headers.get("Authorization", ""))
+        caller = await self._authenticate(request.headers.get("Authorization", ""), request.remote or "")
         if caller is None:
             raise Refused(401, "not authorised")
         key = request.headers.get("Idempotency-Key", "")

@@ -2,7 +2,9 @@
 
 import io
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -10,11 +12,13 @@ import pytest
 from aiohttp import web
 
 from config.database import Database, DatabaseUnavailable
+from mta.subscriber_web import Callers
 from suppression.api import MAX_BODY_BYTES, MAX_ENTRIES, Caller, SuppressionApi
-from suppression.digest import Kind, Scope
+from suppression.digest import Kind, MessageClass, Scope
 from suppression.log import SuppressionLog
 from suppression.prove import digest_text
 from suppression.serving import serve
+from tests.support.node import node
 from tests.support.suppressions import DIGEST, keys_of, opened
 
 BOB = DIGEST.person("bob@example.com")
@@ -22,7 +26,7 @@ AUTH = {"Authorization": "secret of tenant 7"}
 PATH = "/v1/suppressions"
 
 
-async def authenticate(field: str) -> Caller | None:
+async def authenticate(field: str, _remote: str) -> Caller | None:
     return {"secret of tenant 7": Caller(7, "app-7"), "secret of tenant 8": Caller(8, "app-8")}.get(field)
 
 
@@ -222,3 +226,15 @@ async def test_what_is_no_consent_changes_nothing(
         assert answer.status == 400
         assert "bob" not in await answer.text()
     assert len(await log.in_force(keys_of(BOB))) == 1
+
+
+async def test_a_stranger_that_guesses_locks_nobody_else_out(database_url: str, tmp_path: Path) -> None:
+    async with node(database_url, tmp_path, submission={"auth_failures_per_minute": 2}) as n:
+        await n.parts.accounts.add_tenant("acme")
+        await n.parts.accounts.add_credential("acme", "app", MessageClass.CAMPAIGN, "right-password")
+        callers = Callers(n.parts)
+        wrong, right = (f"Basic {b64encode(f'app:{word}'.encode()).decode()}" for word in ("wrong", "right-password"))
+        for _ in range(2):
+            assert await callers.authenticate(wrong, "192.0.2.1") is None
+        assert await callers.authenticate(right, "192.0.2.1") is None
+        assert await callers.authenticate(right, "192.0.2.2") is not None
