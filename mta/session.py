@@ -32,6 +32,8 @@ QUIT_SECONDS: Final = 5.0
 
 _MAX_REPLY_BYTES: Final = 32_768
 _MAX_REPLIES: Final = 64
+_MAX_SEGMENTS: Final = 1_000  # of the handshake, each of which has the library read the reply from its start
+_MAX_SIZE_DIGITS: Final = 20  # RFC 1870 §4
 # nothing that could end a path or a command (M2); a quoted local part may hold blanks and angle brackets
 _PATH: Final = re.compile(r'(?:"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*"|[^\x00-\x20\x7f<>"]+)@[^\x00-\x20\x7f<>"]+')
 
@@ -67,7 +69,10 @@ class PeerProtocol(SMTPProtocol):
         self._clock = asyncio.get_running_loop()
         super().__init__(loop=self._clock)
         self._pipelined = False
+        self._segments = 0
         self._received = bytearray()
+        self._lines: list[bytes] = []
+        self._line_bytes = 0
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
@@ -82,7 +87,11 @@ class PeerProtocol(SMTPProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse whole replies; a peer that sends nonsense or too much is cut off."""
         if not self._pipelined:
-            super().data_received(data)
+            self._segments += 1
+            if self._segments > _MAX_SEGMENTS:
+                self.abort()
+            else:
+                super().data_received(data)
             return
         self._received += data
         try:
@@ -114,7 +123,7 @@ class PeerProtocol(SMTPProtocol):
     @property
     def in_step(self) -> bool:
         """Whether the connection stands, and the peer has said nothing that was not yet taken."""
-        return self.is_connected and self._failure is None and not self._replies and not self._received
+        return self.is_connected and self._failure is None and not (self._replies or self._lines or self._received)
 
     @property
     def failure(self) -> Exception | None:
@@ -155,21 +164,22 @@ class PeerProtocol(SMTPProtocol):
             self._expect_by(self._due_at)
 
     def _parse(self) -> None:
-        buffer, start = self._received, 0
-        lines: list[bytes] = []
-        consumed = 0
-        while (end := buffer.find(b"\n", start)) >= 0:
-            line = bytes(buffer[start:end]).rstrip(b"\r")
+        """Take whole lines out of what was received: each once, however small the pieces that they come in."""
+        received, start = self._received, 0
+        while (end := received.find(b"\n", start)) >= 0:
+            line = bytes(received[start:end]).rstrip(b"\r")
             start = end + 1
             code = line[:3]
             if len(code) < 3 or not code.isdigit() or line[3:4] not in {b"", b" ", b"-"}:
                 raise ValueError("not a reply")
-            lines.append(line[4:])
+            self._lines.append(line[4:])
+            self._line_bytes += len(line)
             if line[3:4] != b"-":
-                self._replies.append(Reply(int(code), b"\n".join(lines).decode("utf-8", "replace")))
-                lines, consumed = [], start
-        del buffer[:consumed]
-        if len(buffer) > _MAX_REPLY_BYTES or len(self._replies) > _MAX_REPLIES:
+                self._replies.append(Reply(int(code), b"\n".join(self._lines).decode("utf-8", "replace")))
+                self._lines.clear()
+                self._line_bytes = 0
+        del received[:start]
+        if self._line_bytes + len(received) > _MAX_REPLY_BYTES or len(self._replies) > _MAX_REPLIES:
             raise ValueError("too much")
 
     def _fail(self, error: Exception) -> None:
@@ -231,14 +241,14 @@ class Session:
                 extensions = await _ehlo(protocol, hostname, host)
             elif tls_required:
                 raise SessionLost(_no_tls(host))
+            protocol.begin_transactions()
+            return cls(protocol, host, extensions)
         except BaseException as error:
             if protocol is not None:
                 protocol.abort()
             if isinstance(error, SessionLost) or not isinstance(error, Exception):
                 raise
             raise SessionLost(from_exception(stage, error, remote_mta=host)) from None
-        protocol.begin_transactions()
-        return cls(protocol, host, extensions)
 
     async def transact(
         self,
@@ -391,7 +401,7 @@ def _size_limit(extensions: dict[str, str]) -> int | None:
     if "size" not in extensions:
         return None
     text = extensions["size"].strip()
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_SIZE_DIGITS else 0
 
 
 def _is_path(path: str) -> bool:

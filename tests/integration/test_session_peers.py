@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -9,11 +10,12 @@ import pytest
 
 from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from mta import session as session_module
-from mta.session import Session, SessionLost, Withheld
+from mta.session import PeerProtocol, Session, SessionLost, Withheld
 from tests.support.client import trusting
 from tests.support.node import server_tls, until
 from tests.support.peer import CAPABILITIES, Connection, Peer
 from tests.support.script import Script, close, hold, ignore, proceed, raw, reply, reset, take
+from tests.support.transport import FakeTransport
 
 SENDER, RECIPIENT = "bounce@mail.example.org", "anna@example.net"
 WIRE = b"Subject: x\r\n\r\nhello\r\n..dot\r\n"
@@ -169,6 +171,29 @@ async def test_an_endless_reply_is_cut_off(stage: str) -> None:
     async with Peer(Script().on(stage, raw(b"250-and so on\r\n" * 10_000))) as peer:
         error = await lost(peer)
         assert error.outcome.action is Action.DELAYED
+
+
+async def test_a_long_reply_costs_the_same_in_however_small_pieces() -> None:
+    protocol = PeerProtocol()
+    protocol.begin_transactions()
+    started = time.process_time()
+    for octet in b"550-n\r\n" * 4_000 + b"550 that is all\r\n":
+        protocol.data_received(bytes([octet]))
+    assert time.process_time() - started < 3
+    answer = await protocol.reply(1)
+    assert (answer.code, answer.text.count("\n"), answer.text[-11:]) == (550, 4_000, "that is all")
+    protocol.data_received(b"550-half\r\n")
+    assert not protocol.in_step
+
+
+async def test_a_greeting_in_thousands_of_pieces_is_cut_off() -> None:
+    protocol, transport = PeerProtocol(), FakeTransport()
+    protocol.connection_made(transport)
+    for _ in range(1_000):
+        protocol.data_received(b"220-n\r\n")
+    assert not transport.closed
+    protocol.data_received(b"220-n\r\n")
+    assert transport.closed
 
 
 async def test_a_peer_that_wants_content_for_nobody_gets_none() -> None:
@@ -349,7 +374,7 @@ async def test_a_message_larger_than_the_peer_takes_is_not_offered() -> None:
         assert session.usable
 
 
-@pytest.mark.parametrize("offered", ["SIZE", "SIZE 0", "SIZE many", "SIZE -1"])
+@pytest.mark.parametrize("offered", ["SIZE", "SIZE 0", "SIZE many", "SIZE -1", f"SIZE {'9' * 5_000}"])
 async def test_a_peer_that_names_no_limit(offered: str) -> None:
     async with Peer(capabilities=("PIPELINING", offered)) as peer, session_with(peer) as session:
         assert (await offer(session)).action is Action.DELIVERED

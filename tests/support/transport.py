@@ -22,6 +22,9 @@ class FakeTransport(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
 
 def cut(octets: bytes, places: Sequence[int]) -> list[bytes]:
     """The octets in packets that end at the given places, each taken modulo the length; none is empty."""
