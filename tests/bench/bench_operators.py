@@ -1,4 +1,5 @@
-"""How long operators wait with a million recipients queued: every command, and a pause until nothing of it is queued.
+"""How long operators wait with a million recipients queued: every command, a pause until nothing of it is queued, and
+until the last message of it has come to the peer.
 
     python -m tests.bench.bench_operators --rows 1000000
 
@@ -23,9 +24,15 @@ from mta.orders import Book, Reach, State
 from mta.parts import Paths
 from mta.steward import Steward
 from mta.summary import Summary
+from tests.bench.backlog import Backlog
+from tests.bench.fleet import Fleet
 from tests.support.daemon import Daemon
 from tests.support.queue import fill, names
 
+# messages by which a delivery is seen to be under way, and the silence after which it has ended
+_UNDER_WAY = 300
+_QUIET_SECONDS = 5.0
+_POLL_SECONDS = 0.004
 COMMANDS = (
     ("tenant", "list"),
     ("queue",),
@@ -114,6 +121,36 @@ async def measure_pause(database: Database) -> None:
         print(f"{state.name.lower():10} {seconds:6.2f} s until nothing is left to move ({held} held then)")
 
 
+async def measure_pause_at_the_sink(rows: int) -> None:
+    """From the return of the command to the last message that a sink takes of a campaign that is being delivered."""
+    async with Fleet(Path("/var/tmp")) as fleet:
+        member = await fleet.member("heed")
+        await member.store.fill(Backlog(rows, campaign="flood", size=2_000))
+        sink = fleet.sink
+        await sink.reached(sink.count() + _UNDER_WAY)
+        command = ("campaign", "pause", "flood", "--reason", "measured")
+        for number in range(1, 4):
+            count = sink.count()
+            began = time.perf_counter()
+            done = await asyncio.to_thread(member.daemon.command, *command)
+            returned = last = time.perf_counter()
+            if done.returncode:
+                print(f"heed {' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
+                return
+            at_return = seen = sink.count()
+            while time.perf_counter() < last + _QUIET_SECONDS:
+                if (now := sink.count()) != seen:
+                    seen, last = now, time.perf_counter()
+                await asyncio.sleep(_POLL_SECONDS)
+            left = await member.store.queued()
+            print(
+                f"pause {number}: the command took {returned - began:.2f} s ({at_return - count} messages meanwhile);"
+                f" the last one came {last - returned:.2f} s after it ({seen - at_return} of them); {left} are queued"
+            )
+            await asyncio.to_thread(member.daemon.command, "campaign", "resume", "flood")
+            await sink.reached(seen + _UNDER_WAY)
+
+
 async def main(rows: int) -> None:
     """Prepare and measure."""
     with tempfile.TemporaryDirectory(prefix="heed-bench-") as text:
@@ -134,6 +171,7 @@ async def main(rows: int) -> None:
             await database.close()
         finally:
             await server.stop()
+    await measure_pause_at_the_sink(rows)
 
 
 if __name__ == "__main__":
