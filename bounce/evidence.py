@@ -98,7 +98,8 @@ def collect(message: bytes) -> Evidence:
 
 def _sort(entity: Entity, evidence: Evidence) -> None:
     kind = entity.content_type
-    if entity is not evidence.top and (kind in _ORIGINAL_TYPES or _is_message(entity)):
+    inner = entity is not evidence.top and (kind in _ORIGINAL_TYPES or _is_message(entity))
+    if inner or kind in {"message/rfc822", "message/global"}:
         _take_original(entity, evidence)
     elif kind in _STATUS_TYPES:
         if evidence.status is None:
@@ -128,6 +129,8 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
 
 def _is_relabelled(entity: Entity) -> bool:
     """Whether a part is one of report fields and nothing else, that lost its media type."""
+    if entity.content_type == "application/octet-stream":
+        return _FIELDS_FIRST.match(_plain_body(entity)) is not None
     return entity.content_type == "text/plain" and _FIELDS_FIRST.match(entity.body) is not None
 
 

@@ -68,12 +68,20 @@ def is_bounce_notice(evidence: Evidence, parted: Notice) -> bool:
         return True
     if AUTO_REPLY_SUBJECT.search(subject) or _FORWARDED.search(subject):
         return False
+    if _is_of_a_list(evidence) and not (system or _is_report(evidence)):
+        return False
     named = FAILURE_SUBJECT.search(subject) or DELAY.search(subject)
-    if PURE_MAIL_SYSTEM.search(sender) and (named or FAILED_WORDS.search(text) or DELAY.search(text)):
+    speaks = named or evidence.wrapped is not None or FAILED_WORDS.search(text) or DELAY.search(text)
+    if PURE_MAIL_SYSTEM.search(sender) and speaks:
         return True
     if named:
         return system or bool(evidence.original) or evidence.null_sender or _is_report(evidence)
     return (evidence.null_sender and _is_report(evidence)) or _has_the_shape(evidence, text, system)
+
+
+def _is_of_a_list(evidence: Evidence) -> bool:
+    """RFC 2919, RFC 2369: what goes to many speaks of nobody's mail, though it may quote what does."""
+    return any(evidence.top.first(name) for name in ("list-id", "list-unsubscribe", "list-post"))
 
 
 def _is_report(evidence: Evidence) -> bool:
