@@ -590,3 +590,9 @@ CREATE TRIGGER stays BEFORE DELETE OR UPDATE OF id, tenant_id, name ON list
     FOR EACH ROW EXECUTE FUNCTION list_stays();
 CREATE TRIGGER stays_truncate BEFORE TRUNCATE ON list
     FOR EACH STATEMENT EXECUTE FUNCTION list_stays();
+
+-- -------------------- 0010_keyed_requests
+
+-- Idempotency keys were kept as apps chose them, and an app may well choose an address; so was a plain digest of each request,
+-- from which an address can be guessed. Both are keyed digests from now on. What is repeated over this change is done again.
+DELETE FROM suppression_request;

@@ -7,7 +7,6 @@ With an `Idempotency-Key` the same request gets the same answer again, and anoth
 An answer never repeats an address. Errors are `{"error": …, "entry": index}` with 400, 401, 403, 409, 413 or 503.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -124,7 +123,9 @@ class SuppressionApi:
         except BodyTooLarge:
             raise Refused(413, f"a request has at most {MAX_BODY_BYTES} bytes") from None
         work = await prepare(caller, _items(body))
-        return await self._once(caller, key, hashlib.sha256(body).digest(), work)
+        # apps are free to use addresses as keys, and a digest without a key could be guessed from a request (P1)
+        name = self._digest.of(key.encode()).hex() if key else ""
+        return await self._once(caller, name, self._digest.of(body), work)
 
     async def _once(self, caller: Caller, key: str, fingerprint: bytes, work: "Work") -> bytes:
         """Do it, or give the answer that was given when this key was used before."""

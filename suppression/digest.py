@@ -145,6 +145,7 @@ class Digest:
             raise ValueError("the digest key has 32 bytes")
         self._person = hashlib.blake2b(digest_size=8, key=key, person=b"heed person")
         self._scope = hashlib.blake2b(digest_size=8, key=key, person=b"heed scope")
+        self._other = hashlib.blake2b(digest_size=32, key=key, person=b"heed other")
         self._blind = hashlib.blake2b(digest_size=16, key=key, person=b"heed fingerprint").digest()
 
     @property
@@ -157,6 +158,12 @@ class Digest:
         state = self._person.copy()
         state.update(normalise(address).encode("utf-8", "surrogatepass"))
         return int.from_bytes(state.digest(), "big", signed=True)
+
+    def of(self, octets: bytes) -> bytes:
+        """32 bytes for anything else in which an address may stand."""
+        state = self._other.copy()
+        state.update(octets)
+        return state.digest()
 
     def key(self, scope: Scope, person: int, tenant_id: int = 0, list_id: int = 0) -> int:
         """The scope key: signed 64 bits, the lowest clear. For GROUP, `list_id` is the id of the group.

@@ -1,5 +1,6 @@
 """POST /v1/suppressions: what apps may report, and what they can't."""
 
+import hashlib
 import io
 import json
 from base64 import b64encode
@@ -112,6 +113,15 @@ async def test_the_same_key_gets_the_same_answer(
     assert (await post(http, body, **{"Idempotency-Key": "k2"}))[1]["entries"][0]["already_in_force"] is True
     assert (await log.head())[0] == 1
     assert counted == [1]
+
+
+async def test_what_is_kept_of_a_request_tells_no_address(http: aiohttp.ClientSession, database: Database) -> None:
+    body = json.dumps(entries({"address": "bob@example.com"})).encode()
+    await post(http, body, **{"Idempotency-Key": "stop bob@example.com"})
+    async with database.connection() as connection:
+        [kept] = await connection.fetch("SELECT * FROM suppression_request")
+    assert "bob" not in str(dict(kept))
+    assert kept["request_sha256"] != hashlib.sha256(body).digest()
 
 
 async def test_a_key_is_not_used_for_another_request(http: aiohttp.ClientSession, log: SuppressionLog) -> None:
