@@ -143,6 +143,10 @@ _AT_MARKS = ("@", "\uff20", "%40", "=40", "+40", "&#64;", "&commat;")
 _AT = r"(?:@|\x{ff20}|%40|=40|\+40|&#64;|&commat;)"
 _ATOM = r"[^\s<>()\[\],;\"'@\x{ff20}]+"
 _ADDRESS = linear(rf"(?i)\"[^\"\n]*\"{_AT}{_ATOM}|{_ATOM}{_AT}(?:{_ATOM}|\[[^\]\s]*\])")
+# In links to a server's own pages: base64 of an address, alone or in a query. Its other characters come with "?", ">" and
+# "~" only, and are what such a word ends at.
+_BASE64 = linear(r"[A-Za-z0-9]{16,}")
+_LONG_WORD = re.compile(r"[A-Za-z0-9]{16}")
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -169,7 +173,21 @@ def redact(text: str, recipient: str) -> str:
         text = re.sub(rf"(?<!\w)(?:{known})(?!\w)", _REDACTED, text, flags=re.IGNORECASE)
     if any(mark in lowered for mark in _AT_MARKS):
         text = _ADDRESS.sub(_REDACTED, text)
+    text = _BASE64.sub(lambda word: _REDACTED if _hides_address(word[0]) else word[0], text)
     return text[:DIAGNOSTIC_CHARACTERS]
+
+
+def may_quote(text: str, recipient: str) -> bool:
+    """Whether `redact` could find something in a line: a quick no for nearly every reply to a success."""
+    local = recipient.rpartition("@")[0]
+    return "@" in text or not text.isprintable() or local.lower() in text.lower() or _LONG_WORD.search(text) is not None
+
+
+def _hides_address(word: str) -> bool:
+    """Whether a word is base64 of a text with an address in it."""
+    whole = len(word) - (len(word) % 4 == 1)  # no base64 has such a length: the last character is not of it
+    decoded = base64.b64decode(word[:whole] + "=" * (-whole % 4))
+    return b"@" in decoded and decoded.isascii() and decoded.decode("ascii").isprintable()
 
 
 def _spellings(recipient: str) -> set[str]:

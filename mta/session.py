@@ -19,7 +19,7 @@ from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
-from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble, redact
+from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble, may_quote, redact
 from bounce.trouble import from_exception, from_reply
 
 # RFC 5321 §4.5.3.2
@@ -358,7 +358,7 @@ class Session:
     def _outcome(self, stage: Stage, reply: Reply, recipient: str) -> Outcome:
         if stage is Stage.DOT and reply.code // 100 == 2:
             text = reply.text
-            if not text.isprintable() or "@" in text or recipient.rpartition("@")[0].lower() in text.lower():
+            if may_quote(text, recipient):
                 text = redact(text, recipient)
             return Outcome(
                 Action.DELIVERED, "2.0.0", reply.code, text[:200], self.host, BounceClass.NONE, Trouble.RECIPIENT, stage

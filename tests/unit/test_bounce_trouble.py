@@ -148,6 +148,21 @@ def test_no_spelling_of_an_address_gets_through(text: str) -> None:
         assert part not in told
 
 
+@pytest.mark.parametrize("said", ["x@example.net", "someone.else@example.net", f"rcpt={PERSON}&why=1"])
+@pytest.mark.parametrize("link", ["550 see http://example.com/b/{}.", "550 see http://example.com/?u={}&v=1", "550 {}"])
+def test_nor_does_one_in_base64_whosever_it_is(said: str, link: str) -> None:
+    encoded = base64.b64encode(said.encode()).decode()
+    for text in (encoded, encoded.rstrip("=")):
+        told = redact(link.format(text), PERSON)
+        assert "<address>" in told
+        assert encoded[:12] not in told
+
+
+def test_a_queue_id_stays() -> None:
+    told = "2.0.0 OK 1750000000 d9443c01a7336si1cf3b2bd2a1234567 - gsmtp, 4XyZab0cDeFgHiJkLmNoPqRsTuV"
+    assert redact(told, PERSON) == told
+
+
 def test_a_diagnostic_is_short_and_printable() -> None:
     told = redact("550 a\r\nb\x00\x1b[31m\ud800" + "x" * 10_000, PERSON)
     assert len(told) <= DIAGNOSTIC_CHARACTERS
