@@ -143,8 +143,8 @@ _AT_MARKS = ("@", "\uff20", "%40", "=40", "+40", "&#64;", "&commat;")
 _AT = r"(?:@|\x{ff20}|%40|=40|\+40|&#64;|&commat;)"
 _ATOM = r"[^\s<>()\[\],;\"'@\x{ff20}]+"
 _ADDRESS = linear(rf"(?i)\"[^\"\n]*\"{_AT}{_ATOM}|{_ATOM}{_AT}(?:{_ATOM}|\[[^\]\s]*\])")
-# In links to a server's own pages: base64 of an address, alone or in a query. Its other characters come with "?", ">" and
-# "~" only, and are what such a word ends at.
+# In links to a server's own pages: base64 of an address, alone or in a query. Its other characters come with "?", ">"
+# and "~" only, and are what such a word ends at.
 _BASE64 = linear(r"[A-Za-z0-9]{16,}")
 _LONG_WORD = re.compile(r"[A-Za-z0-9]{16}")
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
