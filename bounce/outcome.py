@@ -147,6 +147,8 @@ _ADDRESS = linear(rf"(?i)\"[^\"\n]*\"{_AT}{_ATOM}|{_ATOM}{_AT}(?:{_ATOM}|\[[^\]\
 # and "~" only, and are what such a word ends at.
 _BASE64 = linear(r"[A-Za-z0-9]{16,}")
 _LONG_WORD = re.compile(r"[A-Za-z0-9]{16}")
+# Brackets that stood around an address, and the domain of one whose local part alone was known.
+_AROUND = re.compile(r"<<address>(?:@[^\s<>]+)?>|<address>@[^\s<>]+")
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -174,6 +176,8 @@ def redact(text: str, recipient: str) -> str:
     if any(mark in lowered for mark in _AT_MARKS):
         text = _ADDRESS.sub(_REDACTED, text)
     text = _BASE64.sub(lambda word: _REDACTED if _hides_address(word[0]) else word[0], text)
+    if _REDACTED in text:
+        text = _AROUND.sub(_REDACTED, text)
     return text[:DIAGNOSTIC_CHARACTERS]
 
 

@@ -175,6 +175,11 @@ def test_words_that_contain_a_short_local_part_stay() -> None:
     assert redact("550 unknown user ann at annex", "ann@example.org") == "550 unknown user <address> at annex"
 
 
+@pytest.mark.parametrize("quoted", ["anna@example.org", "ANNA@elsewhere.example", "someone@elsewhere.example"])
+def test_nothing_is_left_around_an_address(quoted: str) -> None:
+    assert redact(f"no <{quoted}>: gone", "anna@example.org") == "no <address>: gone"
+
+
 def test_bytes_that_are_no_text_are_no_error() -> None:
     outcome = reply(Stage.RCPT, 550, b"5.1.1 no such user \xe9\xff".decode("utf-8", "surrogateescape"))
     assert outcome.bounce_class is BounceClass.UNKNOWN_USER
