@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
 import asyncpg
@@ -24,6 +25,8 @@ KEEPALIVE_SECONDS: Final = 5  # silence on a dedicated connection before it is p
 LOCK_ATTEMPTS: Final = 100
 LOCK_PAUSE_SECONDS: Final = 0.3
 _MIGRATION_LOCK: Final = 0x48656564  # "Heed": the advisory lock under which one node at a time migrates
+
+_NO_PREPARED_STATEMENTS: Final = MappingProxyType({"statement_cache_size": 0})
 
 _MIGRATION_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _QUERY_START: Final = re.compile(r"^-- name:\s*(\S+)\s*$", re.MULTILINE)
@@ -90,15 +93,11 @@ class Database:
             "target_session_attrs": SessionAttribute.read_write,
         }
         with _connecting():
+            if await _behind_pooler(url, options):
+                options |= _NO_PREPARED_STATEMENTS
             # No floor: the pool would try to hold it while the database is away, and log each failure.
             pool = await asyncpg.create_pool(url, min_size=0, max_size=size, reset=_keep_session, **options)
-        database = cls(pool, url, options)
-        try:
-            async with database.connection():
-                return database
-        except BaseException:
-            pool.terminate()
-            raise
+        return cls(pool, url, options)
 
     async def close(self) -> None:
         """Close every connection; those that don't let go within the command timeout are cut."""
@@ -149,6 +148,19 @@ class Database:
             connection: asyncpg.Connection = await asyncpg.connect(self._url, **self._connect_options)
         _keep_alive(connection)
         return connection
+
+
+async def _behind_pooler(url: str, options: Mapping[str, Any]) -> bool:
+    """Whether somebody stands between us and the server: he gives each client a number that is no server process's.
+
+    A statement that was prepared in one transaction is then unknown in the next, or is somebody else's.
+    """
+    connection = await asyncpg.connect(url, **{**options, **_NO_PREPARED_STATEMENTS})
+    try:
+        pid = await connection.fetchval(load_queries("config", "database.sql").backend_pid)
+        return bool(pid != connection.get_server_pid())
+    finally:
+        connection.terminate()
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
@@ -304,28 +316,29 @@ async def migrate(url: str) -> list[str]:
     steps, queries = migrations(), load_queries("config", "database.sql")
     with _connecting():
         connection = await asyncpg.connect(
-            url, timeout=CONNECT_TIMEOUT_SECONDS, target_session_attrs=SessionAttribute.read_write
+            url,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            target_session_attrs=SessionAttribute.read_write,
+            statement_cache_size=0,  # there may be a pooler
         )
     try:
         with _translated(cast("asyncpg.pool.PoolConnectionProxy", connection)):
-            await connection.execute(queries.lock_migrations, _MIGRATION_LOCK)
             return await _apply_pending(connection, steps, queries)
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 async def _apply_pending(connection: asyncpg.Connection, steps: list[Migration], queries: Queries) -> list[str]:
-    await connection.execute(queries.create_migration_table)
-    applied = {row["number"]: row for row in await connection.fetch(queries.applied_migrations)}
-    names = []
-    for step in pending(steps, {number: (row["name"], row["sha256"]) for number, row in applied.items()}):
-        await _apply(connection, step, queries)
-        names.append(f"{step.number:04}_{step.name}")
-    return names
+    async with connection.transaction():
+        await connection.execute(queries.lock_migrations, _MIGRATION_LOCK)
+        await connection.execute(queries.create_migration_table)
+        applied = {row["number"]: row for row in await connection.fetch(queries.applied_migrations)}
+    missing = pending(steps, {number: (row["name"], row["sha256"]) for number, row in applied.items()})
+    return [f"{step.number:04}_{step.name}" for step in missing if await _apply(connection, step, queries)]
 
 
-async def _apply(connection: asyncpg.Connection, step: Migration, queries: Queries) -> None:
-    """Apply one step beside workers of the version before.
+async def _apply(connection: asyncpg.Connection, step: Migration, queries: Queries) -> bool:
+    """Apply one step beside workers of the version before; False where another node was faster.
 
     It never waits for a lock as long as PostgreSQL waits before it looks for a deadlock (1 s): the step gives way and
     is tried again, so that no worker's statement is ever the one that is ended.
@@ -333,6 +346,9 @@ async def _apply(connection: asyncpg.Connection, step: Migration, queries: Queri
     for attempt in range(LOCK_ATTEMPTS):
         try:
             async with connection.transaction():
+                await connection.execute(queries.lock_migrations, _MIGRATION_LOCK)
+                if step.number in {row["number"] for row in await connection.fetch(queries.applied_migrations)}:
+                    return False
                 await connection.execute(queries.wait_shortly)
                 await connection.execute(step.sql)
                 await connection.execute(queries.record_migration, step.number, step.name, step.sha256)
@@ -343,7 +359,8 @@ async def _apply(connection: asyncpg.Connection, step: Migration, queries: Queri
                 ) from None
             await asyncio.sleep(LOCK_PAUSE_SECONDS)
         else:
-            return
+            return True
+    raise AssertionError("the last attempt raises")
 
 
 def pending(steps: list[Migration], applied: Mapping[int, tuple[str, str]]) -> list[Migration]:

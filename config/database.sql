@@ -1,8 +1,12 @@
 -- The statements of config/database.py.
 
+-- name: backend_pid
+-- The number of the server process that answers.
+SELECT pg_backend_pid();
+
 -- name: lock_migrations
--- Let one node at a time migrate; held until its connection is closed.
-SELECT pg_advisory_lock($1);
+-- Let one node at a time take a step; held until the transaction ends, because a session may not be ours alone.
+SELECT pg_advisory_xact_lock($1);
 
 -- name: create_migration_table
 -- Where a database keeps what was done to it.

@@ -1,7 +1,7 @@
 """The promise, measured afterwards: every delivery compared with the log, and the log's head signed once a day.
 
-A gate that is trusted to have worked is no measurement. One process of an installation compares at a time (an advisory
-lock); what it finds is counted, and must be nothing. Raises DatabaseUnavailable, OSError.
+A gate that is trusted to have worked is no measurement. The supervisor of every node compares all deliveries, mail of
+both classes; what it finds is counted, and must be nothing. Raises DatabaseUnavailable, OSError.
 """
 
 from pathlib import Path

@@ -26,7 +26,6 @@ BATCH_ROWS: Final = 2_000
 """A batch holds the log's lock for some 100 ms, for which an unsubscribe may have to wait."""
 
 EXPORT_COLUMNS: Final = ("digest", "scope", "kind", "tenant_id", "list_id", "group_id", "channel", "position", "at")
-_EXPORT_ROWS_AT_ONCE: Final = 5_000
 
 _QUERIES = load_queries("suppression", "transfer.sql")
 
@@ -152,8 +151,8 @@ async def export(database: Database, write: Callable[[str], object]) -> int:
     count = 0
     write(_line(EXPORT_COLUMNS))
     async with database.transaction() as connection:
-        cursor = await connection.cursor(_QUERIES.export)
-        while found := await cursor.fetch(_EXPORT_ROWS_AT_ONCE):
+        await connection.execute(_QUERIES.export)
+        while found := await connection.fetch(_QUERIES.export_next):
             for person, scope, kind, tenant_id, list_id, channel, position, at in found:
                 names = digest_text(person), Scope(scope).name.lower(), Kind(kind).name.lower()
                 places = (tenant_id, 0, list_id) if scope == Scope.GROUP else (tenant_id, list_id, 0)

@@ -14,6 +14,11 @@ WHERE suppression_import.offset_bytes = $2
 RETURNING offset_bytes;
 
 -- name: export
--- All that is in force, in the order of the log.
+-- Begin to read all that is in force, in the order of the log, as it is now.
+DECLARE exported NO SCROLL CURSOR FOR
 SELECT entry.person, entry.scope, entry.kind, entry.tenant_id, entry.list_id, entry.channel, entry.position, entry.at
 FROM suppression_log AS entry JOIN suppression USING (position) ORDER BY entry.position;
+
+-- name: export_next
+-- The next of it.
+FETCH 5000 FROM exported;

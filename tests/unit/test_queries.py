@@ -50,7 +50,7 @@ def test_a_file_that_is_not_as_agreed_is_refused(text: str, complaint: str) -> N
 
 
 def test_the_files_of_a_package_are_found() -> None:
-    assert load_queries("config", "database.sql").lock_migrations == "SELECT pg_advisory_lock($1)"
+    assert load_queries("config", "database.sql").lock_migrations == "SELECT pg_advisory_xact_lock($1)"
 
 
 def test_migrations_are_numbered_from_one() -> None:
