@@ -19,6 +19,8 @@ _AT_ONCE: Final = 2
 _REMEMBER_SECONDS: Final = 60.0
 _WINDOW_SECONDS: Final = 60.0
 _ADDRESSES: Final = 10_000
+# times the failures of a peer, for all of a network together
+_PEERS: Final = 10
 
 
 class Passwords:
@@ -36,10 +38,10 @@ class Passwords:
         self._known: Cache[bytes, tuple[float, Credential]] = Cache(1_000)
         self._failures: Cache[str, tuple[float, int]] = Cache(_ADDRESSES)
 
-    async def check(self, peer: str, username: str, password: str) -> Credential | None:
-        """The credential, if the password is right."""
+    async def check(self, peer: str, username: str, password: str, *, network: str = "") -> Credential | None:
+        """The credential, if the password is right. `network`: what the peer is one of, where peers cost nothing."""
         now = self._clock()
-        self._refuse_guessers(peer)
+        self._refuse_guessers(peer, network)
         # a digest with a salt of this process: the password itself is not kept
         mark = hashlib.blake2b(f"{username}\0{password}".encode(), key=self._salt).digest()
         known = self._known.get(mark)
@@ -47,11 +49,12 @@ class Passwords:
             return known[1]
         credential = await self._accounts.credential(username) if username else None
         async with self._slots:
-            self._refuse_guessers(peer)  # others of this address may have failed while this one waited
+            self._refuse_guessers(peer, network)  # others of this address may have failed while this one waited
             right = await asyncio.to_thread(self._check.matches, credential, password)
             if not right:
-                since, failures = self._recent(peer)
-                self._failures.put(peer, (since, failures + 1))
+                for guesser in filter(None, (peer, network)):
+                    since, failures = self._recent(guesser)
+                    self._failures.put(guesser, (since, failures + 1))
         if right and credential is not None:
             self._known.put(mark, (now, credential))
             return credential
@@ -63,6 +66,7 @@ class Passwords:
         since, failures = self._failures.get(peer) or (now, 0)
         return (now, 0) if now - since > _WINDOW_SECONDS else (since, failures)
 
-    def _refuse_guessers(self, peer: str) -> None:
-        if self._recent(peer)[1] >= self._limit:
+    def _refuse_guessers(self, peer: str, network: str) -> None:
+        many = bool(network) and self._recent(network)[1] >= self._limit * _PEERS
+        if many or self._recent(peer)[1] >= self._limit:
             raise CommandError("421 4.7.0 Too many failures, try again later", "authentication")

@@ -67,9 +67,10 @@ class Callers:
             return None
         try:
             # Failures are limited by address and user name: by the name alone a stranger could lock an app out, and
-            # behind a proxy all callers have one address.
-            guesser = f"{remote} {username[:MAX_USER_NAME]}"
-            credential = await self._passwords.check(guesser, username, password) if colon else None
+            # behind a proxy all callers have one address. By the address too, since any name costs a comparison.
+            guesser = f"{remote} {username}"
+            possible = colon and len(username) <= MAX_USER_NAME
+            credential = await self._passwords.check(guesser, username, password, network=remote) if possible else None
         except CommandError:
             return None
         return Caller(credential.tenant.id, username) if credential else None

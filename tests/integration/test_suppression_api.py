@@ -239,12 +239,16 @@ async def test_what_is_no_consent_changes_nothing(
 
 
 async def test_a_stranger_that_guesses_locks_nobody_else_out(database_url: str, tmp_path: Path) -> None:
-    async with node(database_url, tmp_path, submission={"auth_failures_per_minute": 2}) as n:
+    async with node(database_url, tmp_path, submission={"auth_failures_per_minute": 1}) as n:
         await n.parts.accounts.add_tenant("acme")
         await n.parts.accounts.add_credential("acme", "app", MessageClass.CAMPAIGN, "right-password")
         callers = Callers(n.parts)
         wrong, right = (f"Basic {b64encode(f'app:{word}'.encode()).decode()}" for word in ("wrong", "right-password"))
-        for _ in range(2):
-            assert await callers.authenticate(wrong, "192.0.2.1") is None
+        assert await callers.authenticate(wrong, "192.0.2.1") is None
         assert await callers.authenticate(right, "192.0.2.1") is None
         assert await callers.authenticate(right, "192.0.2.2") is not None
+        # nor by names that nobody has, each of which costs as much
+        for number in range(10):
+            assert await callers.authenticate(f"Basic {b64encode(b'%d:x' % number).decode()}", "192.0.2.2") is None
+        assert await callers.authenticate(right, "192.0.2.2") is None
+        assert await callers.authenticate(right, "192.0.2.3") is not None
