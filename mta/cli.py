@@ -21,7 +21,7 @@ from mta import (
     commands_test,
     commands_top,
 )
-from mta.terminal import ERR, OUT, Config, Json, Set, file_trouble, print_json, settings_of
+from mta.terminal import ERR, EXIT_CODES, OUT, Config, Json, Set, file_trouble, print_json, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -170,6 +170,19 @@ def _print_reading(item: dict[str, Any]) -> None:
         fields = [recipient[name] for name in ("address", "action", "status", "reply_code", "class")]
         words = " ".join(str(field) for field in fields if field)
         OUT.print(f"  {words}: {verdict} ({recipient['reason']})", markup=False)
+
+
+def _state_exit_codes(group: typer.Typer) -> None:
+    """In the help of every command; what a command has beyond these is in its description."""
+    group.info.epilog = EXIT_CODES
+    for command in group.registered_commands:
+        command.epilog = EXIT_CODES
+    for child in group.registered_groups:
+        if child.typer_instance is not None:
+            _state_exit_codes(child.typer_instance)
+
+
+_state_exit_codes(app)
 
 
 def main() -> None:

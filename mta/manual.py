@@ -28,8 +28,11 @@ def manual(command: Any, version: str) -> str:
         lines += _section(path, each)
     lines += [
         ".SH EXIT STATUS",
-        "0: done. 1: could not be done, or something was found wrong. 2: wrong use or configuration.",
+        _escaped(command.epilog or ""),
         ".SH FILES",
+        ".TP",
+        ".I /etc/heed/heed.toml",
+        "The configuration, where no other is named.",
         ".TP",
         ".I data_dir/keys/master.key",
         "Without it nothing that is stored can be read. Keep a copy.",

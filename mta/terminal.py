@@ -1,6 +1,6 @@
 """What every command of `heed` shares: options, errors turned into messages and exit codes, output.
 
-Exit codes: 0 done, 1 could not be done, 2 wrong use or configuration. No traceback for anything that an operator can
+Exit codes are EXIT_CODES. No traceback for anything that an operator can
 meet, and no address in any output unless it was given on the command line.
 
 Modules of commands import what they need where they need it: every start of `heed` loads all of these modules, and an
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OUT = Console(highlight=False, soft_wrap=True, emoji=False)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+EXIT_CODES = "Exit codes: 0 done; 1 could not be done, or something was found wrong; 2 wrong use or configuration."
 
 Config = Annotated[
     list[Path] | None,

@@ -65,7 +65,8 @@ def test_every_command_has_help() -> None:
         "import sys\nfrom typer.testing import CliRunner\nfrom mta.cli import app\n"
         "for line in sys.stdin.read().splitlines():\n"
         "    done = CliRunner().invoke(app, [*line.split(), '--help'])\n"
-        "    assert done.exit_code == 0 and 'Usage' in done.output and not done.exception, (line, done.output)\n"
+        "    assert done.exit_code == 0 and not done.exception, (line, done.output)\n"
+        "    assert 'Usage' in done.output and 'Exit codes' in done.output, (line, done.output)\n"
     )
     lines = "\n".join(" ".join(command) for command in COMMANDS)
     done = subprocess.run(
