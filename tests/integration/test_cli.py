@@ -1,5 +1,6 @@
 """The heed command as people run it: help, wrong use, no database, and JSON that other programs can read."""
 
+import asyncio
 import json
 import os
 import re
@@ -12,6 +13,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+
+from config.keyring import Keyring
+from suppression.digest import Digest, Kind, Scope
+from suppression.entry import Channel, NewEntry
+from suppression.log import SuppressionLog
+from suppression.prove import digest_text
+from suppression.tokens import Purpose, Token, Tokens
+from tests.support.suppressions import asked, opened
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -263,6 +272,52 @@ def test_suppressions_never_show_an_address(installation: Installation) -> None:
     assert "anna" not in added.stdout + added.stderr + checked.stdout + checked.stderr
     assert json.loads(installation.run("verify-log", "--json").stdout)["entries"] == 1
     assert installation.run("suppress", "add", "anna@example.net", "--list", "x").returncode == 1
+
+
+async def test_the_story_of_a_bounce_by_address_token_and_digest(
+    installation: Installation, database_url: str, tmp_path: Path
+) -> None:
+    """Whatever names the person, it is the same story, with the chain's hashes for who wants to check it."""
+    installation.text("tenant", "add", "acme")
+    keyring = Keyring.load(tmp_path / "keys" / "master.key")
+    digest = Digest(keyring.digest_key)
+    bob, eva = digest.person("bob@example.net"), digest.person("eva@example.net")
+    reason = "unknown-user (5.1.1): permanent"
+    async with opened(database_url) as database:
+        log = SuppressionLog(database, digest)
+        bounce = NewEntry(bob, Scope.TENANT, Kind.HARD_BOUNCE, 1, 0, Channel.BOUNCE, "session", 3, 17, reason)
+        await log.append([bounce, asked(eva), asked(bob, tenant_id=1)])
+        await database.pool.execute(
+            "INSERT INTO outcome (message_id, ordinal, tenant_id, list_id, campaign_id, message_class, state, attempts,"
+            " person, received_at, at, status, reply_code, class, remote_mta, diagnostic) SELECT n, 0, 1, 0, 3, 0,"
+            " state, 1, $1, now(), now() + n * interval '1 day', status, 250, '', '', ''"
+            " FROM (VALUES (-9, 1::smallint, '2.0.0'), (9, 4::smallint, '5.7.1')) AS made (n, state, status)",
+            bob,
+        )
+    token = Tokens(keyring).issue(Token(Purpose.RETURN_PATH, 1, 0, 3, bob, 17))
+    names = ["Bob@Example.net", token.upper(), digest_text(bob)]
+    texts = await asyncio.gather(*(asyncio.to_thread(installation.text, "prove", name) for name in names))
+    told = await asyncio.gather(*(asyncio.to_thread(installation.json, "prove", name) for name in names))
+    assert len(set(texts)) == 1
+    assert told == told[:1] * 3
+    text = " ".join(texts[0].split())
+    assert (
+        f"suppressed: hard-bounce by bounce, scope tenant 1, by session, 0 cancelled, position 1, because of {reason}"
+        in text
+    )
+    assert text.index("delivered 2.0.0") < text.index("suppressed: hard-bounce") < text.index("suppressed 5.7.1")
+    assert "nothing was sent after a suppression" in text
+    first, second = told[0]["entries"]
+    assert (first["channel"], first["reason"], first["intact"], first["previous"]) == (
+        "bounce",
+        reason,
+        True,
+        "00" * 32,
+    )
+    assert (first["position"], second["position"]) == (1, 3)
+    assert told[0]["head"] == {"position": 3, "hash": second["hash"]}
+    assert [attempt["state"] for attempt in told[0]["attempts"]] == ["delivered", "suppressed"]
+    assert told[0]["sent_after_suppression"] == []
 
 
 def test_an_empty_queue(installation: Installation) -> None:

@@ -1,10 +1,12 @@
 """POST /v1/suppressions: what apps may report, and what they can't."""
 
+import asyncio
 import hashlib
 import io
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +65,20 @@ async def http(log: SuppressionLog, counted: list[int]) -> AsyncIterator[aiohttp
         yield session
 
 
-async def calling(api: SuppressionApi) -> AsyncIterator[aiohttp.ClientSession]:
+async def calling(api: SuppressionApi) -> AsyncGenerator[aiohttp.ClientSession]:
     app = web.Application()
     app.add_routes(api.routes())
     served = await serve(app, "127.0.0.1", 0)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{served.port}") as session:
-        yield session
-    await served.close()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{served.port}") as session:
+            yield session
+    finally:
+        await served.close()
 
 
-async def post(http: aiohttp.ClientSession, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+async def post(http: aiohttp.ClientSession, body: Any, path: str = PATH, **headers: str) -> tuple[int, dict[str, Any]]:
     data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
-    async with http.post(PATH, data=data, headers={**AUTH, **headers}) as answer:
+    async with http.post(path, data=data, headers={**AUTH, **headers}) as answer:
         text = await answer.text()
         assert "@" not in text
         return answer.status, json.loads(text)
@@ -113,6 +117,30 @@ async def test_the_same_key_gets_the_same_answer(
     assert (await post(http, body, **{"Idempotency-Key": "k2"}))[1]["entries"][0]["already_in_force"] is True
     assert (await log.head())[0] == 1
     assert counted == [1]
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/consents"])
+async def test_a_key_that_comes_twice_at_once_acts_once(
+    log: SuppressionLog, database: Database, counted: list[int], path: str
+) -> None:
+    """An app that gave up waiting asks another node while the first still works: both tell what one of them did."""
+    given = {"address": "bob@example.com"} | ({} if path == PATH else {"basis": "form", "source": "shop"})
+    nodes = [
+        SuppressionApi(each, DIGEST, authenticate=authenticate, list_id=list_id, require_tls=False,
+                       on_suppressed=counted.append)
+        for each in (log, SuppressionLog(database, DIGEST))
+    ]  # fmt: skip
+    async with aclosing(calling(nodes[0])) as one, aclosing(calling(nodes[1])) as other:
+        callers = [await anext(one), await anext(other)]
+        answers = await asyncio.gather(*(
+            post(callers[number % 2], entries(given), path, **{"Idempotency-Key": "k1"}) for number in range(8)
+        ))  # fmt: skip
+    assert answers[0][0] == 200
+    assert answers == answers[:1] * 8
+    assert counted == ([1] if path == PATH else [])
+    async with database.connection() as connection:
+        acted = "suppression_log" if path == PATH else "consent"
+        assert await connection.fetchval(f"SELECT count(*) FROM {acted}") == 1
 
 
 async def test_what_is_kept_of_a_request_tells_no_address(http: aiohttp.ClientSession, database: Database) -> None:

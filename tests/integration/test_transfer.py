@@ -1,5 +1,9 @@
 """Import and export: only ever more, resumable at any point, never an address."""
 
+import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +85,34 @@ async def test_an_import_goes_on_where_it_was_cut_off(database: Database, log: S
     result = await Importer(database, log, DIGEST).run(order(tmp_path, 95), seen.append)
     assert (result.read, result.added, result.refused) == (96, 95, 1)
     assert seen[0].read == 50
+
+
+async def test_an_import_that_is_killed_goes_on_by_the_same_command(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    count = 30_000
+    listed = tmp_path / "list.csv"
+    listed.write_text("Name;E-Mail Address\n" + "".join(f"P {n};p{n}@example.com\n" for n in range(count)))
+    settings = ["--set", f"data_dir={tmp_path}/node", "--set", f"database.url={database_url}"]
+    command = [sys.executable, "-m", "mta.cli", "suppress", "import", str(listed), "--json", *settings]
+
+    async def read() -> int:
+        async with database.connection() as connection:
+            return int(await connection.fetchval("SELECT coalesce(sum(read), 0) FROM suppression_import"))
+
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    async with asyncio.timeout(30):
+        while not await read():  # noqa: ASYNC110  # it is another process that writes
+            await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    done = await read()
+    assert 0 < done < count
+    assert (await SuppressionLog(database, DIGEST).head())[0] == done
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    assert json.loads(told) == {"read": count, "added": count, "refused": 0}
+    assert (await SuppressionLog(database, DIGEST).head())[0] == count
 
 
 async def test_two_processes_that_import_the_same_do_not_count_twice(
