@@ -13,7 +13,7 @@ from bounce.fields import reply_code, status
 from bounce.outcome import Action
 from bounce.patterns import Finder, sayable
 from bounce.reading import Judgement, Kind, Recipient, RecognisedBy
-from bounce.text import Failure, Notice, addresses, failures
+from bounce.text import Failure, Notice, addresses, failures, mentioned
 from bounce.vocabulary import (
     AUTO_REPLY_SUBJECT,
     DELAY,
@@ -172,12 +172,12 @@ def _named_failures(evidence: Evidence, parted: Notice) -> tuple[list[Failure], 
     )
     if meant:
         return meant, RecognisedBy.TEXT
-    mentioned = {address.lower(): address for address in addresses(parted.text) if address.lower() not in others}
-    if sent_to & mentioned.keys():
-        return [Failure(person, "", True) for person in people if person.lower() in mentioned], RecognisedBy.ORIGINAL
+    said = {address.lower(): address for address in mentioned(parted.text) if address.lower() not in others}
+    if sent_to & said.keys():
+        return [Failure(person, "", True) for person in people if person.lower() in said], RecognisedBy.ORIGINAL
     if len(people) == 1:
         return [Failure(people[0], "", True)], RecognisedBy.ORIGINAL
-    only = next(iter(mentioned.values())) if len(mentioned) == 1 else ""
+    only = next(iter(said.values())) if len(said) == 1 else ""
     if only and not _ROLE.match(only):
         return [Failure(only, "", False)], RecognisedBy.TEXT
     return [], RecognisedBy.TEXT

@@ -161,6 +161,8 @@ _TAIL = re.compile(
 )
 _ALONE = re.compile(r"[>\"'\])]{0,3}\W{0,3}$")
 _MAILBOX = re.compile(r"[\"']?\s{1,3}<([^\s<>]{1,255}@[^\s<>]{1,255})>")
+# An Internet address in one of X.400, as Exchange has them.
+_X400 = re.compile(r"\bdda:$", re.I)
 _COMMAND = re.compile(r"(?:rcpt\s{1,3}to|data|recipient)\s{0,3}:?\s{0,3}<?\s{0,3}$", re.I)
 _REPLY_LEAD = re.compile(r"^[\s<>\-*]{0,12}(?:[2-5]\d\d[ -])?(?:[245]\.\d{1,3}\.\d{1,3} )?<?$")
 _REPLY_TAIL = re.compile(r"^>?(?:\.{2,3}|:)\s")
@@ -180,6 +182,19 @@ def addresses(text: str) -> list[str]:
     """Every address in `text`, cleaned, in order."""
     found = (clean_address(text[start:end]) for start, end in _spans(text))
     return [address for address in found if address]
+
+
+def mentioned(text: str) -> list[str]:
+    """Every address in `text` that is not said to be where something came from."""
+    found = (
+        clean_address(text[start:end])
+        for start, end in _spans(text)
+        if not _FROM.search(text[max(start - 20, 0) : start])
+    )
+    return [address for address in found if address]
+
+
+_FROM = re.compile(r"(?<!generated )(?<!expanded )\b(?:from|von|от)[:\s<\"']{1,3}$", re.I)
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
@@ -251,12 +266,15 @@ def _heads(line: str, prose: bool) -> list[tuple[str, str, bool]]:
         if bracketed and clean_address(bracketed.group(1)):
             # A mailbox whose display name is an address.
             address, after = clean_address(bracketed.group(1)), after[bracketed.end() :]
+        if _X400.search(before) and address[:5].lower() == "smtp=":
+            found.append((address[5:], after.lstrip("; "), True))
+            break
         leads = bool(_LEAD.match(before)) and not (prose and _ALONE.match(after))
         if _COMMAND.search(before):
             # With the command: which one was refused is half of the meaning.
             found.append((address, line, True))
             break
-        if leads and (_TAIL.match(after) or _speaks_of_failure(after)):
+        if leads and (_TAIL.match(after) or (not prose and _speaks_of_failure(after))):
             found.append((address, after.lstrip("> :\t\"'"), True))
             break
         if _REPLY_LEAD.match(before) and _REPLY_TAIL.match(after):
