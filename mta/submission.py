@@ -32,6 +32,7 @@ _LOG = structlog.get_logger(__name__)
 
 MAX_LINE: Final = 2_048  # octets; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 _READ_AHEAD: Final = 262_144  # octets of pipelined input kept while an answer is awaited
+_COMMANDS_AT_ONCE: Final = 200
 _MAX_ERRORS: Final = 20
 _MAX_AUTH_FAILURES: Final = 3
 _LINGER_SECONDS: Final = 2.0
@@ -151,11 +152,16 @@ class SubmissionProtocol(asyncio.Protocol):
     # --- input
 
     def _process(self) -> None:
-        """Handle everything that is complete, then write all replies at once."""
+        """Handle what is complete, then write all replies at once. After so many commands others have their turn."""
+        commands = 0
         while self._waiting is None and self._input and not (self._closed or self._discarding or self._unread):
             if self._data is not None:
                 self._read_data()
-            elif not self._read_line():
+            elif commands == _COMMANDS_AT_ONCE:
+                self._wait_for(asyncio.sleep(0))
+            elif self._read_line():
+                commands += 1
+            else:
                 break
         if self._line_reader is not None and not self._line_reader.done():
             self._feed_line_reader(self._line_reader)

@@ -492,6 +492,17 @@ async def test_more_connections_than_allowed_are_told_so(n: Node) -> None:
             assert (await e.hear()).startswith("220")
 
 
+async def test_a_flood_of_commands_leaves_others_their_turns(n: Node, client: Client) -> None:
+    client.send(b"NOOP\r\n" * 5_000)
+    answered = asyncio.create_task(client.codes(5_000))
+    turns = 0
+    while not answered.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert set(await answered) == {250}
+    assert turns > 5_000
+
+
 async def test_too_long_a_line(n: Node, client: Client) -> None:
     client.send(b"NOOP " + b"x" * 100_000 + b"\r\n")
     assert (await client.hear()).startswith("500 ")

@@ -344,6 +344,19 @@ async def test_many_that_began_in_time_hold_no_more_than_allowed(n: Node) -> Non
     assert await n.messages() == 2
 
 
+async def test_a_flood_of_commands_leaves_others_their_turns(client: Client) -> None:
+    await client.greet()
+    client.send(b"NOOP\r\n" * 20_000 + b"QUIT\r\n")
+    client.half_close()
+    answered = asyncio.create_task(client.codes(20_001))
+    turns = 0
+    while not answered.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await answered == [250] * 20_000 + [221]
+    assert turns >= 100
+
+
 async def test_half_closed_clients_get_all_their_answers(n: Node, client: Client) -> None:
     await client.greet()
     client.send(3 * (ENVELOPE + MESSAGE + b".\r\n"))
