@@ -92,6 +92,7 @@ DASHBOARDS: Final[dict[str, tuple[str, tuple[Panel, ...]]]] = {
                 for expr, legend in _quantiles("heed_unsubscribe_effective_seconds")
             )),
             Panel("Watermark age", "s", (("max(heed_watermark_age_seconds)", "age"),)),
+            Panel("Known of and not in force yet", "short", (("max(heed_suppression_lag_entries)", "entries"),)),
             Panel("Sent after suppression", "short", (
                 ("sum(heed_sends_after_suppression_total) or vector(0)", "sent after"),
             ), "Must be 0 for ever."),

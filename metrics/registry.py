@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 MAX_SITE_LABELS: Final = 50
 
 _FAST: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_REBUILD: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300)
 _MAIL: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400, 432000)
 
 received = Counter("heed_received_messages_total", "Messages accepted with 250 after their commit", ["message_class"])
@@ -68,6 +69,14 @@ index_entries = Gauge(
 )
 index_position = Gauge(
     "heed_suppression_position", "Log position that the slowest worker has applied", multiprocess_mode="livemin"
+)
+index_lag = Gauge(
+    "heed_suppression_lag_entries",
+    "Entries of the log that a worker knows of and has not applied yet",
+    multiprocess_mode="livemax",
+)
+rebuild_seconds = Histogram(
+    "heed_suppression_rebuild_seconds", "One rebuild of a node's base file of the suppression index", buckets=_REBUILD
 )
 effective = Histogram(
     "heed_unsubscribe_effective_seconds", "From the commit of a suppression to its effect in a worker", buckets=_FAST
@@ -137,6 +146,8 @@ WATCH: Final = {
     "heed_canary_seconds": "Above 5: the promise gets slow.",
     "heed_suppression_entries": "A fall: something was lifted, or a node has an old list.",
     "heed_suppression_position": "Standing still while heed_unsubscribes_total grows.",
+    "heed_suppression_lag_entries": "Above 0 for long: a worker can't keep up, or waits for a large import.",
+    "heed_suppression_rebuild_seconds": "Nothing: mail goes on meanwhile. Growth follows heed_suppression_entries.",
     "heed_unsubscribe_effective_seconds": "p99 above 2: the list reaches workers late.",
     "heed_leased_recipients": "At queue.memory_recipients for long: peers are slower than the queue.",
     "heed_content_bytes": "Near queue.max_bytes_in_memory: submissions are answered with 452.",

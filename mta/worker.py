@@ -76,7 +76,7 @@ class Worker:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self.parts = parts = Parts(settings, database, keyring, worker_id=worker_id, on_appended=self._nudge)
         self._index = Index()
-        keeper = BaseKeeper(parts.paths.index, parts.log)
+        keeper = BaseKeeper(parts.paths.index, parts.log, on_rebuilt=registry.rebuild_seconds.observe)
         receipts = ReceiptFile(parts.paths.receipts)
         self._receipts = ReceiptKeeper(receipts, parts.log)
         self._watch = Watch(
@@ -216,6 +216,7 @@ class Worker:
             registry.index_entries.set(len(self._index))
             self._count_resources()
             registry.index_position.set(self._index.position)
+            registry.index_lag.set(self._watch.lag_entries)
             state = {
                 "ready": self._listening and self._watch.fresh() and not self._gate.holds,
                 "listening": self._listening,

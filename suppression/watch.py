@@ -102,6 +102,7 @@ class Watch:
         self._last_receipt = last_receipt
         self._on_applied = on_applied
         self._confirmed_at: float | None = None
+        self._head = 0
         self._trouble = ""
         self._hint = asyncio.Event()
         self._caught_up = asyncio.Event()
@@ -116,6 +117,11 @@ class Watch:
     def age_seconds(self) -> float:
         """The watermark's age; infinite before the first answer."""
         return float("inf") if self._confirmed_at is None else self._clock() - self._confirmed_at
+
+    @property
+    def lag_entries(self) -> int:
+        """How many entries the log is known to have that are not applied yet."""
+        return max(0, self._head - self.index.position)
 
     @property
     def trouble(self) -> str:
@@ -188,7 +194,8 @@ class Watch:
             _log.warning("suppression index is built anew after a replay", position=position)
             self.index.reset()
             self._maintenance.discard()
-        await self._maintenance.advance(self.index, (await feed.head()).position)
+        self._head = (await feed.head()).position
+        await self._maintenance.advance(self.index, self._head)
 
     async def _check_receipts(self, feed: Feed) -> bool:
         """Whether there are receipts; `Diverged` when the database does not hold the newest of them."""
@@ -205,6 +212,7 @@ class Watch:
         while behind:
             asked_at, applied = self._clock(), self.index.position
             head, steps = await feed.news(applied, STEPS_AT_ONCE)
+            self._head = head.position
             if head.joined != self._scopes.position:
                 self._scopes.learn(await feed.members())
             if head.position < applied:

@@ -115,6 +115,7 @@ async def test_nothing_arrives_after_any_way_out(tmp_path: Path, database_url: s
             assert peer.deliveries() == {"dave@example.net": 1}
             for channel in ("one-click", "mailto", "bounce"):
                 assert await daemon.metric("heed_unsubscribes_total", channel=channel) == 1
+            await the_promise_is_shown(daemon, entries=3, workers=2)
             proof = await asyncio.to_thread(daemon.command, "prove", "carol@example.net")
             assert proof.returncode == 0, proof.stderr
             assert "because of unknown-user (5.1.1): permanent" in " ".join(proof.stdout.split())
@@ -124,6 +125,22 @@ async def test_nothing_arrives_after_any_way_out(tmp_path: Path, database_url: s
             assert refused == {"carol@example.net": "550 5.7.1 Recipient is suppressed"}
             await daemon.eventually(empty, 20, "did not settle every recipient")
             assert peer.deliveries() == {"dave@example.net": 2}
+
+
+async def the_promise_is_shown(daemon: Daemon, *, entries: int, workers: int) -> None:
+    """What an operator sees of it: each entry in force at each worker, soon, and nobody behind."""
+
+    async def shown() -> bool:
+        return await daemon.metric("heed_suppression_position") >= entries
+
+    await daemon.eventually(shown, 10, "did not show how far its index is")
+    assert await daemon.metric("heed_suppression_entries") >= entries
+    assert await daemon.metric("heed_suppression_lag_entries") == 0
+    assert 0 < await daemon.metric("heed_watermark_age_seconds") < 5
+    applied = "heed_unsubscribe_effective_seconds"
+    assert await daemon.metric(f"{applied}_count") >= entries * workers
+    assert await daemon.metric(f"{applied}_bucket", le="2.0") == await daemon.metric(f"{applied}_count")
+    assert await daemon.metric("heed_sends_after_suppression_total") == 0
 
 
 async def test_looking_at_the_link_changes_nothing(tmp_path: Path, database_url: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from config.database import DatabaseUnavailable
+from metrics import registry
 from mta.session import Session
 from mta.vault import Address
 from suppression.digest import Scope
@@ -266,12 +267,15 @@ async def test_a_suppression_between_claim_and_dot_withholds(n: Node, clock: Clo
         n.stop("anna@example.net", tenant.id)
         await connection.proceed()
 
+    withheld = registry.suppressed.labels("dot")._value
+    before = withheld.get()
     async with Peer(Script().on("DATA", suppress, times=1)) as peer, engine(n, clock, {"example.net": peer.port}) as e:
         await e.submit("anna@example.net")
         await e.settled()
         await peer.connections[0].closed()
         assert peer.messages == []
         assert await e.finals() == {SUPPRESSED: 1}
+        assert withheld.get() == before + 1
 
 
 async def test_nothing_is_sent_on_a_stale_watermark_and_all_goes_on_afterwards(n: Node, clock: Clock) -> None:

@@ -12,6 +12,7 @@ import pytest
 from config.database import Database, DatabaseUnavailable
 from suppression import index as index_module
 from suppression import keeper as keeper_module
+from suppression import watch as watch_module
 from suppression.digest import Kind, MessageClass, Scope
 from suppression.entry import Action, Channel, Step
 from suppression.feed import DatabaseFeed, Feed, Head
@@ -48,10 +49,11 @@ async def watching(
     *,
     index: Index | None = None,
     scopes: Scopes | None = None,
+    on_rebuilt: Callable[[float], None] | None = None,
     **options: Any,
 ) -> AsyncIterator[Watch]:
     """A worker's watch over an empty or a given index."""
-    keeper = BaseKeeper(directory / "suppression.index", log)
+    keeper = BaseKeeper(directory / "suppression.index", log, on_rebuilt=on_rebuilt)
     watch = Watch(index or Index(), connect, keeper, scopes or Scopes(DIGEST), **{"poll_seconds": 0.05, **options})
     await watch.start()
     try:
@@ -354,6 +356,27 @@ async def test_a_mistake_in_the_watch_fails_closed_and_it_goes_on(
         assert watch.index.blocks(keys_of(5), CAMPAIGN)
 
 
+async def test_what_is_known_of_and_not_applied_yet_is_the_lag(
+    log: SuppressionLog, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "STEPS_AT_ONCE", 10)
+    lags: list[int] = []
+
+    class Seen(Tampered):
+        async def news(self, position: int, limit: int) -> tuple[Head, list[Step]]:
+            lags.append(watch.lag_entries)
+            return await super().news(position, limit)
+
+    async def connect() -> Feed:
+        return Seen(await feed_of(database)())
+
+    await log.append([asked(person) for person in range(1, 36)])
+    async with watching(log, tmp_path, connect, poll_seconds=NEVER) as watch:
+        await asyncio.wait_for(watch.caught_up(), SOON)
+        assert lags == [35, 25, 15, 5]
+        assert watch.lag_entries == 0
+
+
 async def test_a_lift_reaches_the_index(log: SuppressionLog, database: Database, tmp_path: Path) -> None:
     async with watching(log, tmp_path, feed_of(database)) as watch:
         await log.append([asked(5)])
@@ -400,15 +423,18 @@ async def test_a_grown_delta_becomes_a_new_file_that_other_workers_take_over(
 ) -> None:
     monkeypatch.setattr(index_module, "MIN_DELTA_ENTRIES", 50)
     monkeypatch.setattr(index_module, "_PRUNE_AT_ONCE", 100)
+    rebuilt: list[float] = []
     async with (
-        watching(log, tmp_path, feed_of(database)) as one,
-        watching(log, tmp_path, feed_of(database)) as other,
+        watching(log, tmp_path, feed_of(database), on_rebuilt=rebuilt.append) as one,
+        watching(log, tmp_path, feed_of(database), on_rebuilt=rebuilt.append) as other,
     ):
         await log.append([asked(person) for person in range(1, 61)])
         await until(lambda: one.index.base_position == other.index.base_position == 60)
         await log.append([asked(person) for person in range(61, 131)])
         await until(lambda: one.index.base_position == other.index.base_position == 130)
         await until(lambda: one.index.delta_entries == other.index.delta_entries == 0)
+        assert len(rebuilt) == 2
+        assert all(0 < seconds < SOON for seconds in rebuilt)
         for watch in (one, other):
             assert all(watch.index.blocks(keys_of(person), CAMPAIGN) for person in range(1, 131))
     async with watching(log, tmp_path, feed_of(database)) as restarted:
