@@ -70,14 +70,15 @@ class Evidence:
 
     @functools.cached_property
     def people_of_original(self) -> list[str]:
-        """To and Cc of the returned original, in order, without repetition."""
+        """To and Cc of the returned original, in order, without repetition; its list's own address is nobody's."""
         found: dict[str, str] = {}
+        lists = {address.lower() for value in self.original_values("list-post") for address in addresses(value)}
         headers = ("to", "cc") if any(self.original_values(name) for name in ("to", "cc")) else ("x-original-to",)
         for name in headers:
             for value in self.original_values(name)[:5]:
                 for address in addresses(value):
                     found.setdefault(address.lower(), address)
-        return list(found.values())
+        return [address for key, address in found.items() if key not in lists]
 
     @functools.cached_property
     def null_sender(self) -> bool:

@@ -46,7 +46,8 @@ _MARKER = linear(
     r"|returned (?:message|mail)|unsent message|message (?:header|text|content|body)|original mail"
     r"|forwarded message|start of (?:original|returned)|copy of (?:the )?(?:original|your))"
     r"|(?:original|returned) message (?:follows|headers?|begins|below|text)"
-    r"|original (?:message|mail)\W*$|original mail as follows|the original message (?:was|is) (?:attached|below)\W*$"
+    r"|original (?:message|mail)\W*$|original mail as follows|original message as received"
+    r"|the original message (?:was|is) (?:attached|below)\W*$"
     r"|below (?:this line is|is) (?:a copy of|the (?:original|header))"
     r"|included is a copy of the message header"
     r"|-{2,} ?(?:original|returned|unsent|forwarded)[^\n]{0,60}-*"
@@ -280,10 +281,19 @@ def _heads(line: str, prose: bool) -> list[tuple[str, str, bool]]:
         if _REPLY_LEAD.match(before) and _REPLY_TAIL.match(after):
             found.append((address, line, True))
             break
-        if _LABEL.match(before) and _TAIL.match(after):
+        if _LABEL.match(before) and not _is_from_original(before) and _TAIL.match(after):
             found.append((address, after.lstrip("> :\t"), bool(FAILED_WORDS.search(before))))
             break
     return found
+
+
+_NO_RECIPIENTS = _ORIGINAL_FIELDS - {"to", "cc", "delivered-to", "x-original-to", "envelope-to"}
+
+
+def _is_from_original(label: str) -> bool:
+    """A field of a message's header, other than those of its recipients."""
+    match = _FIELD.match(label)
+    return match is not None and match.group(1).lower() in _NO_RECIPIENTS
 
 
 def _speaks_of_failure(after: str) -> bool:

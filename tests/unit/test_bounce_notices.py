@@ -48,7 +48,7 @@ def test_what_it_is_and_what_follows(notice: Notice) -> None:
 
 
 def test_there_are_many() -> None:
-    assert len(list(notices())) >= 383
+    assert len(list(notices())) >= 385
 
 
 _HTML_BODY = "<p>Delivery to the following recipient failed:</p><p>anna@example.net</p><p>user unknown</p>"
