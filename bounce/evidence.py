@@ -12,6 +12,7 @@ from bounce.vocabulary import PURE_MAIL_SYSTEM
 
 MAX_TOKEN_CANDIDATES = 40
 MAX_REPORTS = 50
+_MAX_RELABELLED_BYTES = 16 * 1024
 
 _STATUS_TYPES = frozenset(
     {
@@ -129,7 +130,12 @@ def _sort(entity: Entity, evidence: Evidence) -> None:
 
 
 def _is_relabelled(entity: Entity) -> bool:
-    """Whether a part is one of report fields and nothing else, that lost its media type."""
+    """Whether a part is one of report fields and nothing else, that lost its media type.
+
+    A longer one is read as text, as far as that is read: sixty such parts must not cost more than a report may.
+    """
+    if len(entity.body) > _MAX_RELABELLED_BYTES:
+        return False
     if entity.content_type == "application/octet-stream":
         return _FIELDS_FIRST.match(_plain_body(entity)) is not None
     return entity.content_type == "text/plain" and _FIELDS_FIRST.match(entity.body) is not None
@@ -142,7 +148,7 @@ def _take_fields(body: bytes, evidence: Evidence) -> None:
     elif evidence.status is None:
         evidence.status = delivery_status(body)
         evidence.status_is_prose = True
-    else:
+    elif len(evidence.status.recipients) < MAX_GROUPS:
         evidence.status.recipients.extend(delivery_status(body).recipients[:MAX_GROUPS])
 
 

@@ -128,6 +128,16 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         b"Final-Recipient: rfc822; a@b.example\nStatus: 5.1.1\nDiagnostic-Code: smtp; spam\n\n",
     ),
     "many complaints": _parts(b"message/feedback-report", b"Feedback-Type: abuse\nOriginal-Rcpt-To: a@b.example\n"),
+    "many relabelled reports": _parts(b"text/plain", b"Final-Recipient: rfc822; a@b.example\n\n"),
+    "many that only begin like reports": _fill(
+        DAEMON % b"multipart/report; boundary=x",
+        b"--x\nContent-Type: text/plain\n\nReporting-MTA: x\n" + b"\n \n" * 5_000 + b"no more\n",
+    ),
+    "many attachments of octets": _fill(
+        DAEMON % b"multipart/report; boundary=x",
+        b"--x\nContent-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + b"QUJD\n" * 3_200,
+    ),
+    "many signatures": _parts(b"text/plain", b"x\n-- \nFrom: a@b.example\n"),
     "many texts": _parts(b"text/plain", b"<a@b.example>: 550 user unknown\n"),
     "many encoded texts": _parts(
         b"text/plain\nContent-Transfer-Encoding: base64", b"PGFAYi5leGFtcGxlPjogNTUwIHVzZXIgdW5rbm93bgo=\n"
