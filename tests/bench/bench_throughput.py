@@ -8,7 +8,6 @@ need OpenDKIM and root too. Ends with 2 where something is missing, with 1 where
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -39,10 +38,6 @@ async def measure(options: argparse.Namespace, wanted: Sequence[str]) -> list[Li
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    # ended from outside, it ends what it has started too
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     lines: list[Line] = []
     async with Fleet(options.directory) as fleet:
         bench = Bench(fleet, options.rounds, options.factor, options.backlog, say)

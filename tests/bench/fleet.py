@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import resource
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -92,6 +93,10 @@ class Fleet:
         self.sink: Sink
 
     async def __aenter__(self) -> Self:
+        # ended from outside, it ends what it has started too
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
         self._directory = Path(tempfile.mkdtemp(prefix="heed-bench-", dir=self._place))
