@@ -21,3 +21,14 @@ def test_what_a_flood_leaves_is_given_back() -> None:
     give_back()
     assert resident_bytes() - before < 15_000_000
     assert len(kept) == 30
+
+
+def test_what_refers_to_itself_is_given_back_too() -> None:
+    give_back()
+    before = resident_bytes()
+    for number in range(300):
+        connection: list[object] = [bytes([number % 255 + 1]) * 200_000]
+        connection.append(connection)
+    del connection
+    give_back()
+    assert resident_bytes() - before < 15_000_000
