@@ -131,7 +131,8 @@ def _trouble(stage: Stage, code: int, text: str, bounce_class: BounceClass) -> T
         return Trouble.SESSION
     if stage is Stage.RCPT:
         return _trouble_at_rcpt(text, bounce_class)
-    if bounce_class in ABOUT_THE_PERSON and stage is not Stage.MAIL:
+    one_mailbox = bounce_class is BounceClass.SYSTEM and _ABOUT_ONE_MAILBOX.search(text[:4000])
+    if (one_mailbox or bounce_class in ABOUT_THE_PERSON) and stage is not Stage.MAIL:
         return Trouble.RECIPIENT
     return Trouble.SITE if bounce_class in ABOUT_US else Trouble.MESSAGE
 

@@ -185,3 +185,9 @@ def test_bytes_that_are_no_text_are_no_error() -> None:
     assert outcome.bounce_class is BounceClass.UNKNOWN_USER
     assert outcome.diagnostic.isprintable()
     redact("\ud800@\udfff", "a\ud800@example.org")
+
+
+@pytest.mark.parametrize("stage", [Stage.RCPT, Stage.DATA, Stage.DOT])
+def test_a_busy_mailbox_is_one_mailbox_and_a_busy_server_all_of_them(stage: Stage) -> None:
+    assert reply(stage, 450, "4.2.1 mailbox busy, try again").trouble is Trouble.RECIPIENT
+    assert reply(Stage.DOT, 451, "4.3.2 server too busy").trouble is Trouble.SITE
