@@ -1,7 +1,8 @@
 """From submit() to the commit: one transaction for many, and nothing that was refused is delivered."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ class Desk:
         self.failed: list[tuple[int, int]] = []
         self.room = 0
         self.pauses: list[float] = []
+        self.ticks: Iterator[float] = itertools.count(0.0)
         self.go_on = asyncio.Event()
         self.queue = Queue(database, worker_id, "test")
         self.batches: list[list[NewMessage]] = []
@@ -54,6 +56,7 @@ class Desk:
             on_failed=lambda campaign, count: self.failed.append((campaign, count)),
             now=lambda: NOW,
             sleep=self.pause,
+            tick=lambda: next(self.ticks),
             **{**options, **changes},
         )
 
@@ -111,6 +114,22 @@ async def test_concurrent_submissions_share_transactions(desk: Desk) -> None:
     for batch in desk.batches:
         assert len({lane_of(message.id) for message in batch}) == 1
         assert len(batch) <= 100
+
+
+async def test_the_more_come_the_more_share_a_commit(desk: Desk) -> None:
+    desk.ticks = itertools.repeat(100.0)  # no time passes, so that every commit would be too early
+    alone = asyncio.create_task(desk.intake.submit(desk.submission()))
+    await until(lambda: len(desk.stored) == 1)
+    assert desk.pauses == []
+    others = [asyncio.create_task(desk.intake.submit(desk.submission())) for _ in range(4)]
+    await until(lambda: len(desk.pauses) == 1)
+    others += [asyncio.create_task(desk.intake.submit(desk.submission())) for _ in range(5)]
+    await asyncio.sleep(0)
+    desk.go_on.set()
+    await asyncio.gather(alone, *others)
+    assert [len(batch) for batch in desk.batches] == [1, 9]
+    await desk.intake.submit(desk.submission())
+    assert desk.pauses == pytest.approx([0.0015, 0.008])
 
 
 async def test_lanes_take_turns(desk: Desk) -> None:
