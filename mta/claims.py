@@ -17,7 +17,7 @@ from config.database import DatabaseUnavailable
 from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
-from mta.dispatch import Room, pause_seconds
+from mta.dispatch import SPREAD_SECONDS, Room, pause_seconds
 from mta.identifiers import LANES, first_id_at
 from mta.lease import Lease
 from mta.queue import ClaimedRow, Queue
@@ -30,8 +30,6 @@ _LOG = structlog.get_logger(__name__)
 _DOUBT_SECONDS: Final = 60.0
 # until a recipient whose key is missing is looked at again
 _UNREADABLE_SECONDS: Final = 600.0
-SPREAD_SECONDS: Final = 10.0
-"""What was given back because there was no room comes due spread over this time."""
 
 
 class Deliverer(Protocol):

@@ -21,11 +21,11 @@ from bounce.trouble import from_exception, signing, suppressed
 from config.database import DatabaseUnavailable
 from metrics import registry
 from mta.accounts import Accounts
-from mta.claims import SPREAD_SECONDS, Claims
+from mta.claims import Claims
 from mta.connector import Connector
 from mta.contents import Content, Contents, Unsignable
 from mta.crossroads import Crossroads
-from mta.dispatch import Room, Site, share
+from mta.dispatch import SPREAD_SECONDS, Room, Site, share
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
 from mta.orders import Book, Standing
@@ -196,13 +196,13 @@ class Delivery:
             self._give_back(lease, due_at, site.key, site.last_outcome)
             return False
         if len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
-            self._give_back(lease, now + self._chance() * SPREAD_SECONDS, site.key)
+            self._give_back(lease, site.turn_at(now, self._chance()), site.key)
             return False
         if not self._limit():
             # fewer connections than workers: others have the site's share, one of them will claim it
             self._give_back(lease, now + self._chance() * self._limits.poll_seconds, site.key)
             return True
-        site.queue.push(lease)
+        site.push(lease, now)
         self._pump(site)
         return True
 
@@ -381,6 +381,7 @@ class Delivery:
             session.abort()
             self._settle(lease, from_exception(Stage.MAIL, error, remote_mta=session.host), site.key, began=began)
         else:
+            site.pace.add(self._now())
             self._settle(lease, outcome, site.key, began=began)
             if outcome.trouble is Trouble.SITE:
                 self._rest(site, outcome)

@@ -18,6 +18,10 @@ from suppression.digest import MessageClass
 TRANSACTIONAL_HEADROOM = 2
 _CROWDED_SECONDS = 30.0
 _LONGEST_REST_SECONDS = 1_800.0
+SPREAD_SECONDS = 10.0
+"""What was given back for lack of room comes due spread over this time, where nothing says when there will be some."""
+# a pace is that of a second at least; where it is not known yet, what finds no room comes back as soon as it may be
+_PACE_SECONDS = 1.0
 # after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
 _FRUITLESS_TIMES = 60.0
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -99,6 +103,31 @@ class FairQueue:
         return leases
 
 
+@dataclass(slots=True)
+class Pace:
+    """How many of something end in a second, while there is something to do."""
+
+    since: float = 0.0
+    count: int = 0
+    before: float | None = None
+
+    def begin(self, now: float) -> None:
+        """There was nothing to do until now."""
+        self.since, self.count = now, 0
+
+    def add(self, now: float) -> None:
+        """One more has ended."""
+        self.count += 1
+        if now - self.since >= _PACE_SECONDS:
+            self.before = self.count / (now - self.since)
+            self.begin(now)
+
+    def per_second(self, now: float) -> float | None:
+        """The pace of late; None when nothing is known yet."""
+        seconds = now - self.since
+        return self.count / seconds if seconds >= _PACE_SECONDS else self.before
+
+
 @dataclass(slots=True, eq=False)
 class Site:
     """A set of MX hosts with what waits for it here, and how it has been doing."""
@@ -112,6 +141,8 @@ class Site:
     suspended_until: float = 0.0
     crowded_until: float = 0.0
     last_outcome: Outcome | None = None
+    pace: Pace = field(default_factory=Pace)
+    turned_away_until: float = 0.0
 
     @property
     def key(self) -> str:
@@ -135,6 +166,26 @@ class Site:
             self.sessions < limit and not self.suspended(now) and not (self.established and now < self.crowded_until)
         )
         return allowed and len(self.queue) > idle_or_opening
+
+    def push(self, lease: Lease, now: float) -> None:
+        """Let a lease wait here."""
+        if not len(self.queue):
+            self.pace.begin(now)
+        self.queue.push(lease)
+
+    def turn_at(self, now: float, chance: float) -> float:
+        """When the turn of a lease that finds no room here can really come: behind what waits, and behind what was
+        turned away before it, at the pace at which this site takes mail.
+        """
+        pace = self.pace.per_second(now)
+        if pace is None:
+            return now + chance * _PACE_SECONDS
+        latest = now + SPREAD_SECONDS
+        if pace * SPREAD_SECONDS <= len(self.queue):
+            return now + chance * SPREAD_SECONDS
+        turn = max(self.turned_away_until, now + len(self.queue) / pace) + 1 / pace
+        self.turned_away_until = min(turn, latest)
+        return min(turn, latest - chance * _PACE_SECONDS)
 
     def reached(self) -> None:
         """A session is up: whatever was wrong is over."""

@@ -215,3 +215,44 @@ def test_a_claim_for_which_there_is_no_room_is_followed_by_a_pause(
     claimed: int, turned_away: int, seconds: float, pause: float
 ) -> None:
     assert pause_seconds(claimed, turned_away, seconds) == pytest.approx(pause)
+
+
+def full_site(waiting: int = 100) -> Site:
+    made = site()
+    for _ in range(waiting):
+        made.push(lease(), NOW)
+    return made
+
+
+def test_where_no_pace_is_known_what_finds_no_room_comes_back_soon() -> None:
+    assert full_site().turn_at(NOW + 0.5, 0.25) == NOW + 0.75
+
+
+def takes(busy: Site, each_second: int, seconds: int) -> None:
+    for number in range(1, each_second * seconds + 1):
+        busy.pace.add(NOW + number / each_second)
+
+
+def test_turns_follow_each_other_at_the_pace_of_the_site() -> None:
+    busy = full_site()
+    takes(busy, 50, 2)
+    turns = [busy.turn_at(NOW + 2, 0.5) - NOW for _ in range(3)]
+    assert turns == pytest.approx([4.02, 4.04, 4.06], abs=0.001)
+
+
+def test_nobody_waits_longer_than_for_a_site_that_takes_nothing() -> None:
+    silent, slow, fast = full_site(), full_site(1_000), full_site(10)
+    takes(slow, 2, 2)
+    takes(fast, 100, 2)
+    assert silent.turn_at(NOW + 2, 0.5) == NOW + 7
+    assert slow.turn_at(NOW + 2, 0.5) == NOW + 7
+    assert max(fast.turn_at(NOW + 2, 0.5) for _ in range(2_000)) == NOW + 11.5
+
+
+def test_a_pace_is_not_made_slower_by_time_without_work() -> None:
+    idle = site()
+    idle.push(lease(), NOW)
+    takes(idle, 50, 2)
+    idle.queue.clear()
+    idle.push(lease(), NOW + 3_600)
+    assert idle.pace.per_second(NOW + 3_600) == 50
