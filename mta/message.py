@@ -158,8 +158,8 @@ def refuse(
 
     `smtputf8`, `eight_bit`: whether non-ASCII may be in the header, and in the body. Widely used mailers send 8-bit
     bodies without saying BODY=8BITMIME, so a server that offers 8BITMIME does well to pass True for the latter.
-    `parsed`: what `parse(raw)` gave, of content that a DataReader let pass: NUL, bare CR and bare LF are looked for where
-    there was none, and not a second time.
+    `parsed`: what `parse(raw)` gave, of content that a DataReader let pass, which is not searched for NUL, bare CR and
+    bare LF a second time.
     """
     reply = _oversize_header(raw) if parsed is not None else _bad_octets(raw) or _oversize_header(raw)
     if reply is None:
