@@ -17,7 +17,7 @@ from config.database import DatabaseUnavailable
 from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
-from mta.dispatch import SPREAD_SECONDS, Room, pause_seconds
+from mta.dispatch import Room, pause_seconds
 from mta.identifiers import LANES, first_id_at
 from mta.lease import Lease
 from mta.queue import ClaimedRow, Queue
@@ -193,8 +193,9 @@ class Claims:
             self._turned_away += not self._deliverer.accept(lease)
         else:
             self._turned_away += 1
+            due_at = self._room.turn_at(row.campaign_id, self._chance())
             self._room.take(row.campaign_id, 1)
-            self._deliverer.decline(lease, self._now() + self._chance() * SPREAD_SECONDS)
+            self._deliverer.decline(lease, due_at)
 
     def _lease(self, row: ClaimedRow, address: Address) -> Lease:
         return Lease(

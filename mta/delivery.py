@@ -476,7 +476,7 @@ class Delivery:
         """These are committed: free what they held, and drop messages that have no recipient left here."""
         emptied = []
         for completion in batch:
-            self._room.give(completion.campaign_id, 1)
+            self._room.give(completion.campaign_id, 1, tried=completion.tried)
             left = self._open_recipients.get(completion.message_id, 1) - 1
             if left:
                 self._open_recipients[completion.message_id] = left

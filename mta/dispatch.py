@@ -5,6 +5,7 @@ something happens to them (work comes, a session is free, a suspension ends), ne
 bounded in all, for each campaign and for each site; what is over a bound goes back to the queue.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -115,9 +116,9 @@ class Pace:
         """There was nothing to do until now."""
         self.since, self.count = now, 0
 
-    def add(self, now: float) -> None:
-        """One more has ended."""
-        self.count += 1
+    def add(self, now: float, count: int = 1) -> None:
+        """So many more have ended."""
+        self.count += count
         if now - self.since >= _PACE_SECONDS:
             self.before = self.count / (now - self.since)
             self.begin(now)
@@ -233,10 +234,12 @@ def pause_seconds(claimed: int, turned_away: int, seconds: float) -> float:
 class Room:
     """How many recipients fit into memory still: in all, and of one campaign."""
 
-    def __init__(self, most: int, per_campaign: int) -> None:
+    def __init__(self, most: int, per_campaign: int, *, now: Callable[[], float] = time.time) -> None:
         self._most = most
         self._per_campaign = per_campaign
+        self._now = now
         self._campaigns: dict[int, int] = {}
+        self._pace = Pace()
         self.held = 0
 
     def free(self, message_class: MessageClass) -> int:
@@ -253,19 +256,34 @@ class Room:
     def take(self, campaign_id: int, count: int) -> None:
         """Count what came in, by right or not."""
         if count:
+            if not self.held:
+                self._pace.begin(self._now())
             self.held += count
             self._campaigns[campaign_id] = self._campaigns.get(campaign_id, 0) + count
 
-    def give(self, campaign_id: int, count: int) -> None:
-        """Count what is gone."""
+    def give(self, campaign_id: int, count: int, *, tried: bool = False) -> None:
+        """Count what is gone. tried: not for lack of room, but because an attempt was made."""
         if not count:
             return
+        if tried:
+            self._pace.add(self._now(), count)
         self.held -= count
         left = self._campaigns[campaign_id] - count
         if left:
             self._campaigns[campaign_id] = left
         else:
             del self._campaigns[campaign_id]
+
+    def turn_at(self, campaign_id: int, chance: float) -> float:
+        """When a recipient of a campaign that has its share of memory should come back: about when that is gone."""
+        now = self._now()
+        pace = self._pace.per_second(now)
+        if pace is None:
+            return now + chance * _PACE_SECONDS
+        held = self._campaigns.get(campaign_id, 0)
+        if pace * SPREAD_SECONDS <= held:
+            return now + chance * SPREAD_SECONDS
+        return now + (0.5 + chance) * held / pace
 
     def _bound(self, message_class: MessageClass, bound: int) -> int:
         return bound * TRANSACTIONAL_HEADROOM if message_class is MessageClass.TRANSACTIONAL else bound

@@ -30,7 +30,7 @@ class Engine:
                  **limits: Any) -> None:  # fmt: skip
         self.node, self.clock = node, clock
         parts = node.parts
-        self.room = Room(*room)
+        self.room = Room(*room, now=clock)
         self.contents = Contents(
             parts.queue, parts.accounts, parts.dkim_keys, parts.renderer(),
             max_bytes=10_000_000, signing_required=True, create_keys=create_keys,

@@ -256,3 +256,17 @@ def test_a_pace_is_not_made_slower_by_time_without_work() -> None:
     idle.queue.clear()
     idle.push(lease(), NOW + 3_600)
     assert idle.pace.per_second(NOW + 3_600) == 50
+
+
+def test_a_campaign_that_has_its_share_comes_back_when_that_is_about_gone() -> None:
+    seconds = NOW
+    room = Room(1_000, 100, now=lambda: seconds)
+    room.take(1, 100)
+    assert room.turn_at(1, 0.5) == NOW + 0.5
+    seconds = NOW + 2
+    assert room.turn_at(1, 0.5) == NOW + 7  # nothing moves
+    room.give(1, 40)
+    assert room.turn_at(1, 0.5) == NOW + 7  # it went back for lack of room
+    room.give(1, 40, tried=True)
+    room.take(1, 80)
+    assert room.turn_at(1, 0.5) == NOW + 2 + 100 / 20
