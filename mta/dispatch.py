@@ -25,7 +25,7 @@ SPREAD_SECONDS = 10.0
 _PACE_SECONDS = 1.0
 # after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
 _FRUITLESS_TIMES = 60.0
-_LONGEST_PAUSE_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 3.0
 
 
 class FairQueue:

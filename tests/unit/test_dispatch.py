@@ -209,7 +209,7 @@ def test_failures_are_remembered_for_a_while_and_not_for_ever() -> None:
 @pytest.mark.parametrize(
     ("claimed", "turned_away", "seconds", "pause"),
     [(0, 0, 0.1, 0.0), (500, 0, 0.1, 0.0), (500, 250, 0.1, 0.0), (500, 251, 0.01, 0.6), (500, 500, 0.01, 0.6),
-     (500, 500, 1.0, 2.0), (1, 1, 0.01, 0.6)],
+     (500, 500, 1.0, 3.0), (1, 1, 0.01, 0.6)],
 )  # fmt: skip
 def test_a_claim_for_which_there_is_no_room_is_followed_by_a_pause(
     claimed: int, turned_away: int, seconds: float, pause: float
