@@ -129,7 +129,7 @@ class Scene:
         port, seen = self.daemon.ports.submission, Seen()
         async with (
             witnesses(port, self.daemon.worker_pids()) as present,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as http,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, force_close=True)) as http,
             background(port, load),
         ):
             for _ in range(count):
