@@ -52,16 +52,27 @@ class Burials:
                 return
 
     async def bury_silent(self, silent_seconds: float) -> None:
-        """Take back what workers of any node had leased that were silent for so long."""
-        registry.reclaimed.inc(await self._parts.queue.bury_silent(silent_seconds, self._parts.now()))
+        """Take back what workers of any node had leased that were silent for so long.
+
+        One of them may be our own, that died while the database was away: what it had learnt comes first.
+        """
+        queue = self._parts.queue
+        if not await queue.silent(silent_seconds):
+            return
+        async with self._one_at_a_time:
+            await self._replay_dead()
+            registry.reclaimed.inc(await queue.bury_silent(silent_seconds, self._parts.now()))
 
     async def _bury(self, worker_ids: Sequence[int]) -> int:
         async with self._one_at_a_time:
-            for journal in dead_journals(self._journals):
-                await self._replay(journal)
+            await self._replay_dead()
             reclaimed = await self._parts.queue.bury(worker_ids, self._parts.now())
         registry.reclaimed.inc(reclaimed)
         return reclaimed
+
+    async def _replay_dead(self) -> None:
+        for journal in dead_journals(self._journals):
+            await self._replay(journal)
 
     async def _replay(self, journal: DeadJournal) -> None:
         replayed = False

@@ -415,8 +415,12 @@ class Queue:
             await connection.fetch(_QUERIES.bury, list(worker_ids))
             return _count(await connection.execute(_QUERIES.reclaim, now))
 
+    async def silent(self, silent_seconds: float) -> bool:
+        """Whether a worker, of any node, gave no heartbeat for so long."""
+        return bool(await self._fetch(_QUERIES.silent, (silent_seconds,), None))
+
     async def bury_silent(self, silent_seconds: float, now: float) -> int:
-        """Likewise for workers, of any node, that gave no heartbeat for so long."""
+        """Bury those that still are silent; returns how many recipients are queued again."""
         async with self._db.transaction() as connection:
             if not await connection.fetch(_QUERIES.bury_silent, silent_seconds):
                 return 0

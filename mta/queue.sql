@@ -281,6 +281,10 @@ SELECT id FROM worker WHERE heartbeat_at > clock_timestamp() - make_interval(sec
 -- Forget workers by id: they are known dead.
 DELETE FROM worker WHERE id = ANY ($1::integer[]) RETURNING id;
 
+-- name: silent
+-- Whether a worker of whatever node has been silent for too long.
+SELECT FROM worker WHERE heartbeat_at < clock_timestamp() - make_interval(secs => $1) LIMIT 1;
+
 -- name: bury_silent
 -- Forget workers of whatever node that have been silent for too long.
 DELETE FROM worker WHERE heartbeat_at < clock_timestamp() - make_interval(secs => $1) RETURNING id;

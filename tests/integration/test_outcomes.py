@@ -252,6 +252,19 @@ async def test_two_workers_that_die_together_lose_nothing_that_they_had_learnt(
     assert await ward.states() == []
 
 
+async def test_a_worker_that_died_in_an_outage_has_its_journal_replayed_first(ward: Ward) -> None:
+    """Its burial waits for the database; so does the look for silent workers, which may come first."""
+    [lease] = await ward.leases("")
+    journals = ward.n.parts.paths.journals
+    learnt = Journal(journals, ward.queue.worker_id)
+    learnt.append(ward.settled(lease, Action.DELIVERED))
+    os.close(learnt._file)  # as its death does
+    await ward.n.execute("UPDATE worker SET heartbeat_at = now() - interval '61 s' WHERE id = $1", ward.queue.worker_id)
+    await Burials(ward.n.parts, journals).bury_silent(60)
+    assert await ward.events() == [(0, 1)]
+    assert await ward.states() == []
+
+
 class Bench:
     """Outcomes whose recorder and pauses are the test's."""
 

@@ -252,9 +252,11 @@ async def test_silent_workers_are_buried_and_the_others_live(queue: Queue, datab
     living = await worker(database)
     await queue.insert([message(5)])
     await claimed(queue)
+    assert not await living.silent(60)
     assert await living.bury_silent(60, NOW) == 0
     await rows(database, "UPDATE worker SET heartbeat_at = now() - interval '61 s' WHERE id = $1", queue.worker_id)
     assert await living.heartbeat(60) == [living.worker_id]
+    assert await living.silent(60)
     assert await living.bury_silent(60, NOW) == 1
     assert (await states(database))[0][2:] == (0, None)
 
