@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from metrics import registry
 from mta.accounts import Accounts, Campaign, Credential, Tenant
 from mta.commands import CommandError, Mail, Rcpt
+from mta.content_room import ContentRoom
 from mta.intake import Intake, Recipient, Submission
 from mta.message import Message
 from mta.orders import Book, Standing
@@ -104,12 +105,8 @@ class Door:
         self.rejections = rejections
         self.now = now
         self.connections: set[Connection] = set()
-        self.buffered = 0
+        self.content_room = ContentRoom(policy.max_bytes_in_memory)
         self.closing = False
-
-    def full(self, own: int = 0) -> bool:
-        """Whether connections hold as much content as they may, besides what this one has itself."""
-        return self.buffered - own > self.policy.max_bytes_in_memory
 
     def trusted(self, peer: str) -> Trusted | None:
         """The network that a client's address is in, if it is trusted."""

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
 from metrics import registry
 from mta.answers import Answers
+from mta.content_room import NO_ROOM, ContentRoom, ContentShare
 from mta.data_reader import DataError, DataReader
 from mta.parts import Parts
 from suppression.tokens import Purpose, Token, TokenError
@@ -28,7 +29,6 @@ _MAX_RECIPIENTS: Final = 100
 _IDLE_SECONDS: Final = 300.0
 _HANDSHAKE_SECONDS: Final = 30.0
 _LINGER_SECONDS: Final = 2.0
-_NO_ROOM: Final = "452 4.3.1 Too much mail on its way in, try again later"
 _FORWARDED: Final = frozenset({"postmaster", "abuse"})
 
 
@@ -47,15 +47,10 @@ class Mailboxes:
 
 @dataclass(slots=True)
 class Connections:
-    """Those that are open, and how much content they hold together: no more than max_octets and one message."""
+    """Those that are open, and the room for their content."""
 
-    max_octets: int
+    content_room: ContentRoom
     protocols: "set[InboundProtocol]" = field(default_factory=set)
-    octets: int = 0
-
-    def full(self, own: int = 0) -> bool:
-        """Whether there is no room for content of one that holds so much itself."""
-        return self.octets - own > self.max_octets
 
 
 class Inbound:
@@ -65,7 +60,7 @@ class Inbound:
         self._parts = parts
         self._tls = tls
         self._answers = Answers(parts)
-        self.connections = Connections(parts.settings.queue.max_bytes_in_memory)
+        self.connections = Connections(ContentRoom(parts.settings.queue.max_bytes_in_memory))
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Start to listen on an address."""
@@ -170,7 +165,7 @@ class InboundProtocol(SMTP):
 
     def __init__(self, connections: Connections, *arguments: Any, **options: Any) -> None:
         self._connections = connections
-        self._held = 0
+        self._share = ContentShare(connections.content_room)
         self.command_size_limits = collections.defaultdict(lambda: _MAX_LINE)
         super().__init__(*arguments, **options)
 
@@ -234,15 +229,16 @@ class InboundProtocol(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA takes no argument")
             return
-        if self._connections.full():
-            _refused("memory")
-            await self.push(_NO_ROOM)
+        if self._connections.content_room.full():
+            reply, reason = NO_ROOM
+            _refused(reason)
+            await self.push(reply)
             return
         await self.push("354 End with <CRLF>.<CRLF>")
         try:
             await self._take_content()
         finally:
-            self._hold(0)
+            self._share.hold(0)
 
     async def _take_content(self) -> None:
         assert self.envelope is not None
@@ -284,19 +280,14 @@ class InboundProtocol(SMTP):
                 raise asyncio.CancelledError  # as when the connection is lost
             self._reset_timeout()
             done = reader.feed(chunk)
-            self._hold(len(done[0]) if done else reader.buffered)
-            if self._connections.full(self._held):
+            self._share.hold(len(done[0]) if done else reader.buffered)
+            if self._share.crowded_out():
                 if done is not None:
-                    raise DataError(_NO_ROOM, "memory", done[1])
-                reader.give_up(_NO_ROOM, "memory")
-                self._hold(0)
+                    raise DataError(*NO_ROOM, done[1])
+                reader.give_up(*NO_ROOM)
+                self._share.hold(0)
             if done is not None:
                 return done
-
-    def _hold(self, octets: int) -> None:
-        """How much content this connection has in memory."""
-        self._connections.octets += octets - self._held
-        self._held = octets
 
     def _unread(self, rest: bytes) -> None:
         """What followed the content is the next command: back in front of what has arrived since."""

@@ -20,6 +20,7 @@ from config.database import DatabaseUnavailable
 from metrics import registry
 from mta.accounts import Credential
 from mta.commands import CommandError, Rcpt, parse_mail, parse_rcpt
+from mta.content_room import NO_ROOM, ContentShare
 from mta.data_reader import DataError, DataReader
 from mta.door import NO_CONSENT, UNAVAILABLE, Client, Door, Transaction
 from mta.identifiers import queue_id
@@ -41,7 +42,6 @@ _AT_ONCE: Final = 100
 _RECEIVED: Final = {kind: registry.received.labels(kind.name.lower()) for kind in MessageClass}
 _ACCEPTED: Final = {kind: registry.accepted.labels(kind.name.lower()) for kind in MessageClass}
 _HANDSHAKE_SECONDS: Final = 30.0
-_NO_ROOM: Final = ("452 4.3.1 Too much mail on its way in, try again later", "memory")
 
 
 class SubmissionProtocol(asyncio.Protocol):
@@ -55,7 +55,7 @@ class SubmissionProtocol(asyncio.Protocol):
         self._input = bytearray()
         self._output: list[bytes] = []
         self._data: DataReader | None = None
-        self._held = 0
+        self._share = ContentShare(door.content_room)
         self._waiting: asyncio.Future[Any] | None = None
         self._line_reader: asyncio.Future[bytes] | None = None
         self._greeted = ""
@@ -198,36 +198,31 @@ class SubmissionProtocol(asyncio.Protocol):
                 self._refuse(error.reply, error.reason)
             return
         if done is None:
-            self._hold(self._data.buffered)
-            if self._door.full(self._held):
-                self._data.give_up(*_NO_ROOM)
-                self._hold(0)
+            self._share.hold(self._data.buffered)
+            if self._share.crowded_out():
+                self._data.give_up(*NO_ROOM)
+                self._share.hold(0)
             return
         self._data = None
         content, rest = done
-        self._hold(len(content))  # until it is committed
+        self._share.hold(len(content))  # until it is committed
         self._input += rest
         transaction, self._transaction = self._transaction, None
         assert transaction is not None
         try:
-            if self._door.full(self._held):
-                raise CommandError(*_NO_ROOM)
+            if self._share.crowded_out():
+                raise CommandError(*NO_ROOM)
             self._take(transaction, content)
         except CommandError as error:
             self._refuse(error.reply, error.reason)
         except Exception as error:
             self._fail(error)
         if self._waiting is None:
-            self._hold(0)
+            self._share.hold(0)
 
     def _drop_data(self) -> None:
         self._data = None
-        self._hold(0)
-
-    def _hold(self, octets: int) -> None:
-        """How much content this connection has in memory."""
-        self._door.buffered += octets - self._held
-        self._held = octets
+        self._share.hold(0)
 
     # --- output
 
@@ -283,7 +278,7 @@ class SubmissionProtocol(asyncio.Protocol):
     def _resume(self) -> None:
         """An answer is ready: send it, and handle what has arrived meanwhile."""
         self._waiting = None
-        self._hold(0)
+        self._share.hold(0)
         self._flush()
         if self._closed:
             return
@@ -348,8 +343,8 @@ class SubmissionProtocol(asyncio.Protocol):
         mail = parse_mail(argument)
         if mail.size > self._door.policy.max_message_bytes:
             raise CommandError("552 5.3.4 Message is larger than allowed", "oversize")
-        if self._door.buffered + mail.size > self._door.policy.max_bytes_in_memory:
-            raise CommandError(*_NO_ROOM)
+        if self._door.content_room.full(mail.size):
+            raise CommandError(*NO_ROOM)
         if mail.release_at(now := self._door.now()) > now + self._door.policy.max_hold_seconds:
             raise CommandError("501 5.5.4 That is further in the future than allowed", "future")
         self._transaction = Transaction(mail, {})
@@ -392,8 +387,8 @@ class SubmissionProtocol(asyncio.Protocol):
             raise CommandError("503 5.5.1 MAIL first", "sequence")
         if not self._transaction.recipients:
             raise CommandError("554 5.5.1 No valid recipients", "sequence")
-        if self._door.full():
-            raise CommandError(*_NO_ROOM)
+        if self._door.content_room.full():
+            raise CommandError(*NO_ROOM)
         self._data = DataReader(self._door.policy.max_message_bytes)
         self._reply("354 End with <CRLF>.<CRLF>")
 

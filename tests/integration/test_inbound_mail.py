@@ -458,7 +458,7 @@ async def test_many_that_began_in_time_hold_no_more_than_allowed(database_url: s
                 assert await client.codes(3) == [250, 250, 354]
             for client in (a, b):
                 client.send(most)
-            await until(listener.connections.full)
+            await until(listener.connections.content_room.full)
             c.send(most + b".\r\n" + begin + b"RSET\r\n")
             assert await c.codes(5) == [452, 250, 250, 452, 250]
             for client in (a, b):

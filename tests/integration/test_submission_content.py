@@ -135,10 +135,10 @@ async def test_memory_is_bounded_while_too_much_comes(door: Door, client: Client
         client.send(b"x" * 98 + b"\r\n" + b"y" * 99_898 + b"\r\n")
         await client.writer.drain()
         await asyncio.sleep(0)
-        assert door.buffered < 500_000
+        assert door.content_room.octets < 500_000
     client.send(b".\r\n")
     assert (await client.hear()).startswith("552 ")
-    assert door.buffered == 0
+    assert door.content_room.octets == 0
 
 
 @pytest.mark.parametrize(
@@ -338,4 +338,4 @@ async def test_other_peoples_fuzz_seeds_break_nothing(n: Node) -> None:
                 client.half_close()
                 assert (await client.rest()).startswith(b"220 ")
         await until(lambda: not door.connections)
-        assert door.buffered == 0
+        assert door.content_room.octets == 0

@@ -284,10 +284,10 @@ async def test_a_client_that_leaves_in_its_content(n: Node, door: Door, client: 
     client.send(ENVELOPE)
     await client.codes(3)
     client.send(MESSAGE * 100)
-    await until(lambda: door.buffered > 0)
+    await until(lambda: door.content_room.octets > 0)
     client.reset()
     await until(lambda: not door.connections)
-    assert door.buffered == 0
+    assert door.content_room.octets == 0
     assert await n.messages() == 0
 
 
@@ -299,7 +299,7 @@ async def test_a_client_that_stops_in_its_content_is_let_go(n: Node) -> None:
         await client.codes(3)
         assert (await client.hear()).startswith("421 4.4.2 ")
         await until(lambda: not door.connections)
-        assert door.buffered == 0
+        assert door.content_room.octets == 0
 
 
 async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
@@ -311,11 +311,11 @@ async def test_content_counts_as_held_until_it_is_committed(n: Node) -> None:
             await connection.execute("LOCK TABLE message IN ACCESS EXCLUSIVE MODE")
             client.send(ENVELOPE + MESSAGE + b"x" * 1_000 + b"\r\n.\r\n")
             assert await client.codes(3) == [250, 250, 354]
-            await until(lambda: door.buffered > 1_000)
+            await until(lambda: door.content_room.octets > 1_000)
             other.send(ENVELOPE)
             assert await other.codes(3) == [452, 503, 503]
         assert await client.codes(1) == [250]
-        assert door.buffered == 0
+        assert door.content_room.octets == 0
         other.send(ENVELOPE)
         assert await other.codes(3) == [250, 250, 354]
 
@@ -331,12 +331,12 @@ async def test_many_that_began_in_time_hold_no_more_than_allowed(n: Node) -> Non
             assert await client.codes(3) == [250, 250, 354]
         first, *others = clients
         first.send(most)
-        await until(lambda: door.buffered > 50_000)
-        held = door.buffered
+        await until(lambda: door.content_room.octets > 50_000)
+        held = door.content_room.octets
         for client in others:
             client.send(most + b".\r\n")
             assert await client.codes(1) == [452]
-        assert door.buffered == held
+        assert door.content_room.octets == held
         first.send(b".\r\n")
         assert await first.codes(1) == [250]
         others[0].send(ENVELOPE + most + b".\r\n")
