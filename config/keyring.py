@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from config.rights import file_trouble
+
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 MAX_KEY_ID: Final = 31  # five bits of a token
@@ -56,8 +58,7 @@ class Keyring:
         try:
             lines = path.read_text(encoding="ascii").splitlines()
         except OSError as error:
-            advice = "; run heed as the user that Heed runs as" if isinstance(error, PermissionError) else ""
-            raise KeyringError(f"{path}: {error.strerror}{advice}") from None
+            raise KeyringError(file_trouble(error)) from None
         except UnicodeDecodeError:
             raise KeyringError(f"{path}: can't be read as a key file: it is no ASCII text") from None
         for number, line in enumerate(lines, 1):

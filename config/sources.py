@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from config.rights import file_trouble
 from config.settings import Settings, SettingsError
 
 PREFIX = "HEED_"
@@ -59,8 +60,7 @@ class Sources:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            advice = "; run heed as the user that Heed runs as" if isinstance(error, PermissionError) else ""
-            self._problems.append(f"{path}: {error.strerror or 'cannot be read'}{advice}")
+            self._problems.append(file_trouble(error))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             self._problems.append(f"{path}: not valid TOML: {error}")
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from config.rights import file_trouble
 from mta import (
     commands_accounts,
     commands_campaign,
@@ -21,7 +22,7 @@ from mta import (
     commands_test,
     commands_top,
 )
-from mta.terminal import ERR, EXIT_CODES, OUT, Config, Json, Set, file_trouble, print_json, settings_of
+from mta.terminal import ERR, EXIT_CODES, OUT, Config, Json, Set, print_json, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings

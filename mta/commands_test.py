@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import ERR, OUT, Config, Json, Set, address_of, file_trouble, print_json, settings_of, table
+from config.rights import file_trouble
+from mta.terminal import ERR, OUT, Config, Json, Set, address_of, print_json, settings_of, table
 
 sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", no_args_is_help=True)
 

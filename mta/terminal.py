@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from config.rights import file_trouble
+
 if TYPE_CHECKING:
     from config.settings import Endpoint, Settings
 
@@ -71,13 +73,6 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Sett
         for problem in error.problems:
             ERR.print(problem, markup=False)
         raise typer.Exit(2) from None
-
-
-def file_trouble(error: OSError) -> str:
-    """What is wrong with a file or directory, in a line."""
-    advice = "; run heed as the user that Heed runs as, such as: runuser -u heed -- heed …"
-    text = f"{error.filename}: " if error.filename else ""
-    return f"{text}{error.strerror or error}{advice if isinstance(error, PermissionError) else ''}"
 
 
 def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
