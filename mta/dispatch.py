@@ -23,6 +23,8 @@ SPREAD_SECONDS = 10.0
 """What was given back for lack of room comes due spread over this time, where nothing says when there will be some."""
 # a pace is that of a second at least; where it is not known yet, what finds no room comes back as soon as it may be
 _PACE_SECONDS = 1.0
+# where anything moves, what finds no room comes back within this time: a pace that rises must not find nothing waiting
+_MOVING_SECONDS = 3.0
 # after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
 _FRUITLESS_TIMES = 60.0
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -128,6 +130,15 @@ class Pace:
         seconds = now - self.since
         return self.count / seconds if seconds >= _PACE_SECONDS else self.before
 
+    def turn_at(self, waiting: int, now: float, chance: float) -> float:
+        """When one that finds no room should come back: about when those that wait are gone, soon where any goes."""
+        pace = self.per_second(now)
+        if pace is None:
+            return now + chance * _PACE_SECONDS
+        if not pace:
+            return now + chance * SPREAD_SECONDS
+        return now + min((0.5 + chance) * waiting / pace, chance * _MOVING_SECONDS)
+
 
 @dataclass(slots=True, eq=False)
 class Site:
@@ -143,7 +154,6 @@ class Site:
     crowded_until: float = 0.0
     last_outcome: Outcome | None = None
     pace: Pace = field(default_factory=Pace)
-    turned_away_until: float = 0.0
 
     @property
     def key(self) -> str:
@@ -175,18 +185,8 @@ class Site:
         self.queue.push(lease)
 
     def turn_at(self, now: float, chance: float) -> float:
-        """When the turn of a lease that finds no room here can really come: behind what waits, and behind what was
-        turned away before it, at the pace at which this site takes mail.
-        """
-        pace = self.pace.per_second(now)
-        if pace is None:
-            return now + chance * _PACE_SECONDS
-        latest = now + SPREAD_SECONDS
-        if pace * SPREAD_SECONDS <= len(self.queue):
-            return now + chance * SPREAD_SECONDS
-        turn = max(self.turned_away_until, now + len(self.queue) / pace) + 1 / pace
-        self.turned_away_until = min(turn, latest)
-        return min(turn, latest - chance * _PACE_SECONDS)
+        """When a lease that finds no room here should come back."""
+        return self.pace.turn_at(len(self.queue), now, chance)
 
     def reached(self) -> None:
         """A session is up: whatever was wrong is over."""
@@ -275,15 +275,8 @@ class Room:
             del self._campaigns[campaign_id]
 
     def turn_at(self, campaign_id: int, chance: float) -> float:
-        """When a recipient of a campaign that has its share of memory should come back: about when that is gone."""
-        now = self._now()
-        pace = self._pace.per_second(now)
-        if pace is None:
-            return now + chance * _PACE_SECONDS
-        held = self._campaigns.get(campaign_id, 0)
-        if pace * SPREAD_SECONDS <= held:
-            return now + chance * SPREAD_SECONDS
-        return now + (0.5 + chance) * held / pace
+        """When a recipient of a campaign that has its share of memory should come back."""
+        return self._pace.turn_at(self._campaigns.get(campaign_id, 0), self._now(), chance)
 
     def _bound(self, message_class: MessageClass, bound: int) -> int:
         return bound * TRANSACTIONAL_HEADROOM if message_class is MessageClass.TRANSACTIONAL else bound

@@ -233,20 +233,24 @@ def takes(busy: Site, each_second: int, seconds: int) -> None:
         busy.pace.add(NOW + number / each_second)
 
 
-def test_turns_follow_each_other_at_the_pace_of_the_site() -> None:
-    busy = full_site()
-    takes(busy, 50, 2)
-    turns = [busy.turn_at(NOW + 2, 0.5) - NOW for _ in range(3)]
-    assert turns == pytest.approx([4.02, 4.04, 4.06], abs=0.001)
+@pytest.mark.parametrize(
+    ("waiting", "each_second", "soonest", "latest"),
+    [(100, 0, 0.0, 10.0), (100, 2, 0.0, 3.0), (100, 50, 0.0, 3.0), (100, 400, 0.0, 0.375)],
+)
+def test_what_finds_no_room_comes_back_about_when_those_that_wait_are_gone_and_soon_where_any_goes(
+    waiting: int, each_second: int, soonest: float, latest: float
+) -> None:
+    full = full_site(waiting)
+    takes(full, each_second, 2)
+    now = NOW + 2
+    assert full.turn_at(now, 0.0) == pytest.approx(now + soonest)
+    assert full.turn_at(now, 1.0) == pytest.approx(now + latest)
 
 
-def test_nobody_waits_longer_than_for_a_site_that_takes_nothing() -> None:
-    silent, slow, fast = full_site(), full_site(1_000), full_site(10)
-    takes(slow, 2, 2)
-    takes(fast, 100, 2)
-    assert silent.turn_at(NOW + 2, 0.5) == NOW + 7
-    assert slow.turn_at(NOW + 2, 0.5) == NOW + 7
-    assert max(fast.turn_at(NOW + 2, 0.5) for _ in range(2_000)) == NOW + 11.5
+def test_the_next_come_spread_around_the_time_when_the_others_are_gone() -> None:
+    full = full_site(100)
+    takes(full, 100, 2)
+    assert full.turn_at(NOW + 2, 0.5) == pytest.approx(NOW + 3)
 
 
 def test_a_pace_is_not_made_slower_by_time_without_work() -> None:
@@ -269,4 +273,7 @@ def test_a_campaign_that_has_its_share_comes_back_when_that_is_about_gone() -> N
     assert room.turn_at(1, 0.5) == NOW + 7  # it went back for lack of room
     room.give(1, 40, tried=True)
     room.take(1, 80)
-    assert room.turn_at(1, 0.5) == NOW + 2 + 100 / 20
+    assert room.turn_at(1, 0.5) == NOW + 3.5  # 5 s at 20 a second, but soon where any goes
+    room.give(1, 80)
+    room.take(1, 1)
+    assert room.turn_at(1, 0.5) == pytest.approx(NOW + 2 + 21 / 20)
