@@ -201,9 +201,14 @@ class Delivery(Section):
 
 
 class Queue(Section):
-    memory_recipients: int = Field(20_000, ge=100, le=1_000_000, description="leased at once by each worker")
+    memory_recipients: int = Field(24_000, ge=100, le=1_000_000, description="leased at once by each worker")
     memory_per_site: int = Field(8_000, ge=10, le=1_000_000, description="of these, for one site")
-    memory_per_campaign: int = Field(8_000, ge=10, le=1_000_000, description="of these, for one campaign")
+    memory_per_campaign: int = Field(
+        12_000,
+        ge=10,
+        le=1_000_000,
+        description="of these, for one campaign; more than for a site, which one alone can fill",
+    )
     claim_batch: int = Field(500, ge=1, le=10_000, description="recipients claimed from one lane at once")
     poll_seconds: float = Field(1.0, ge=0.05, le=60, description="how often due recipients are looked for")
     commit_batch: int = Field(200, ge=1, le=10_000, description="messages in one transaction, at most")

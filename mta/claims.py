@@ -1,8 +1,9 @@
 """What comes to a worker out of the queue: due recipients are claimed while there is room, lane by lane.
 
-A claim that finds no room is followed by a pause, so that a million recipients of a site that takes none cost others
-little. What was claimed is never forgotten: a row that can't be read yet is looked at again, and rows of a claim whose
-answer was lost are given back once it can't be under way any more. Raises DatabaseUnavailable.
+Before a claim, what is due first at sites that are full is put off in one statement; that, and a claim for which there
+was no room, is followed by a pause, so that a million recipients of a site that takes none cost others little. What was
+claimed is never forgotten: a row that can't be read yet is looked at again, and rows of a claim whose answer was lost
+are given back once it can't be under way any more. Raises DatabaseUnavailable.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from config.database import DatabaseUnavailable
 from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
-from mta.dispatch import Room, pause_seconds
+from mta.dispatch import FullSites, Room, pause_seconds
 from mta.identifiers import LANES, first_id_at
 from mta.lease import Lease
 from mta.queue import ClaimedRow, Queue
@@ -30,6 +31,8 @@ _LOG = structlog.get_logger(__name__)
 _DOUBT_SECONDS: Final = 60.0
 # until a recipient whose key is missing is looked at again
 _UNREADABLE_SECONDS: Final = 600.0
+# recipients looked at in one statement that puts off those of full sites
+_PUT_OFF_AT_ONCE: Final = 5_000
 
 
 class Deliverer(Protocol):
@@ -39,8 +42,13 @@ class Deliverer(Protocol):
         """Take a lease for which room was reserved; False when it went back for lack of room at its site."""
         ...
 
-    def decline(self, lease: Lease, due_at: float) -> None:
+    def decline(self, lease: Lease, due_at: float, site: str) -> None:
         """Give a lease back to the queue at once."""
+        ...
+
+    @property
+    def full_sites(self) -> FullSites:
+        """The sites that take nothing more for now."""
         ...
 
     def messages(self) -> Iterable[int]:
@@ -74,10 +82,11 @@ class Claims:
         self._poll_seconds = poll_seconds
         self._now = now
         self._chance = chance
-        self._round = queue.worker_id
+        self._first_lane = queue.worker_id
         self._unread: list[ClaimedRow] = []
         self._in_doubt_until = 0.0
         self._wanted = asyncio.Event()
+        self._reopened = asyncio.Event()
         self._room_was_short = False
         self._stopped = False
         self._turned_away = 0
@@ -86,19 +95,17 @@ class Claims:
     async def claim_for_ever(self) -> None:
         """Take due recipients from the queue while there is room, until stopped."""
         while not self._stopped:
+            # before the round: what is said while it goes on is for the next one
+            self._wanted.clear()
+            self._reopened.clear()
             try:
                 more = await self.claim_round()
             except DatabaseUnavailable:
                 more = False
             if self._pause_seconds:
-                await asyncio.sleep(self._pause_seconds)
+                await _wait(self._reopened, self._pause_seconds)
             elif not more:
-                self._wanted.clear()
-                try:
-                    async with asyncio.timeout(self._poll_seconds):
-                        await self._wanted.wait()
-                except TimeoutError:
-                    pass
+                await _wait(self._wanted, self._poll_seconds)
 
     def room_freed(self) -> None:
         """Claim again at once where room was what was missing."""
@@ -106,30 +113,38 @@ class Claims:
             self._room_was_short = False
             self._wanted.set()
 
+    def site_reopened(self) -> None:
+        """Claim again at once: a site that was full takes mail again."""
+        self._reopened.set()
+        self._wanted.set()
+
     def stop(self) -> None:
         """Claim no more."""
         self._stopped = True
-        self._wanted.set()
+        self.site_reopened()
 
     async def claim_round(self) -> bool:
         """Claim from every lane in which something is due, transactional first; whether there may be more.
 
-        A claim for which there was no room ends the round, and the next one begins after a pause, at another lane.
+        What was of no use ends the round, and the next one begins after a pause, at the next lane.
         """
         more = False
         self._pause_seconds = 0.0
         await self._settle_doubt()
         await self._read_again()
         due = await self._queue.due_lanes(self._now())
-        self._round += 1
-        # another lane first each time, so that none is favoured when room is short
-        due.sort(key=lambda found: (-found[1], (found[0] + self._round) % LANES))
+        # on from where the last round ended, so that none is favoured when room is short
+        due.sort(key=lambda found: (-found[1], (found[0] - self._first_lane) % LANES))
         for lane, message_class in due:
             limit = min(self._batch, self._room.free(message_class))
             if limit <= 0:
                 self._room_was_short = True
                 continue
             if self._stopped:
+                return False
+            self._first_lane = lane + 1
+            await self._put_off(lane, message_class)
+            if self._pause_seconds:
                 return False
             claimed = await self._claim(lane, message_class, limit)
             if self._pause_seconds:
@@ -153,6 +168,16 @@ class Claims:
         seconds = time.perf_counter() - started
         self._pause_seconds = pause_seconds(len(rows), self._turned_away - before, seconds)
         return len(rows)
+
+    async def _put_off(self, lane: int, message_class: MessageClass) -> None:
+        """What is due first in a lane and would be turned away at its site."""
+        full, now = self._deliverer.full_sites, self._now()
+        if not (spans := full.spans(now, message_class, _PUT_OFF_AT_ONCE)):
+            return
+        started = time.perf_counter()
+        counts = await self._queue.put_off(lane, message_class, _PUT_OFF_AT_ONCE, now, spans)
+        full.were_put_off(now, spans, counts)
+        self._pause_seconds = pause_seconds(_PUT_OFF_AT_ONCE, sum(counts.values()), time.perf_counter() - started)
 
     async def _settle_doubt(self) -> None:
         """After a claim whose answer was lost: what is leased to this worker without its knowing goes back."""
@@ -188,14 +213,14 @@ class Claims:
         lease = self._lease(row, address)
         if not readable:
             self._room.take(row.campaign_id, 1)
-            self._deliverer.decline(lease, self._now() + _UNREADABLE_SECONDS)
+            self._deliverer.decline(lease, self._now() + _UNREADABLE_SECONDS, row.site)
         elif self._room.reserve(row.campaign_id, row.message_class, 1):
             self._turned_away += not self._deliverer.accept(lease)
         else:
             self._turned_away += 1
             due_at = self._room.turn_at(row.campaign_id, self._chance())
             self._room.take(row.campaign_id, 1)
-            self._deliverer.decline(lease, due_at)
+            self._deliverer.decline(lease, due_at, row.site)
 
     def _lease(self, row: ClaimedRow, address: Address) -> Lease:
         return Lease(
@@ -215,3 +240,12 @@ class Claims:
             row.last_outcome,
             self._scopes.position,
         )
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until something happens, or so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

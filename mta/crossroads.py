@@ -57,6 +57,11 @@ class Crossroads:
             self._spawn(self._look_up(domain))
         return True
 
+    def site_of(self, domain: str) -> str:
+        """The site that mail for a domain goes to as far as is known, or ""."""
+        route = self._routes.get(domain)
+        return route.site if route and route.expires_at > self._now() else ""
+
     async def _look_up(self, domain: str) -> None:
         """Find the route of a domain for all that wait for it."""
         try:

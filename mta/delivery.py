@@ -25,7 +25,7 @@ from mta.claims import Claims
 from mta.connector import Connector
 from mta.contents import Content, Contents, Unsignable
 from mta.crossroads import Crossroads
-from mta.dispatch import SPREAD_SECONDS, Room, Site, share
+from mta.dispatch import SPREAD_SECONDS, FullSites, Room, Site, share
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
 from mta.orders import Book, Standing
@@ -108,6 +108,7 @@ class Delivery:
             chance=chance,
         )
         self._sites: dict[str, Site] = {}
+        self._full = FullSites(limits.memory_per_site)
         self._idle: dict[Site, deque[asyncio.Future[bool]]] = {}
         self._open_recipients: dict[int, int] = {}
         self._workers: Sequence[int] = [queue.worker_id]
@@ -148,6 +149,15 @@ class Delivery:
                 )
             )
 
+    @property
+    def full_sites(self) -> FullSites:
+        """The sites that take nothing more for now."""
+        return self._full
+
+    def site_of(self, domain: str) -> str:
+        """The site that mail for a domain goes to as far as is known, or ""."""
+        return self._crossroads.site_of(domain)
+
     def messages(self) -> Iterable[int]:
         """The ids of all messages of which a recipient is leased here and known."""
         return self._open_recipients
@@ -157,10 +167,10 @@ class Delivery:
         self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
         return self._accept(lease)
 
-    def decline(self, lease: Lease, due_at: float) -> None:
+    def decline(self, lease: Lease, due_at: float, site: str) -> None:
         """A claimed recipient that goes back at once."""
         self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
-        self._give_back(lease, due_at)
+        self._give_back(lease, due_at, site)
 
     def _accept(self, lease: Lease) -> bool:
         """The check at the claim, then on to the site."""
@@ -193,9 +203,11 @@ class Delivery:
             return True
         if site.suspended(now):
             due_at = site.suspended_until + self._chance() * SPREAD_SECONDS
+            self._full.add(site)
             self._give_back(lease, due_at, site.key, site.last_outcome)
             return False
         if len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
+            self._full.add(site)
             self._give_back(lease, site.turn_at(now, self._chance()), site.key)
             return False
         if not self._limit():
@@ -486,6 +498,8 @@ class Delivery:
                 if completion.state is not None:
                     emptied.append(completion.message_id)
         self.claims.room_freed()
+        if self._full.reopened(self._now()):
+            self.claims.site_reopened()
         await self._queue.sweep(emptied)
 
     async def expire_for_ever(self) -> None:

@@ -5,10 +5,12 @@ something happens to them (work comes, a session is free, a suspension ends), ne
 bounded in all, for each campaign and for each site; what is over a bound goes back to the queue.
 """
 
+import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bounce.outcome import Outcome
 from mta.lease import Lease
@@ -25,9 +27,16 @@ SPREAD_SECONDS = 10.0
 _PACE_SECONDS = 1.0
 # where anything moves, what finds no room comes back within this time: a pace that rises must not find nothing waiting
 _MOVING_SECONDS = 3.0
-# after a claim most of which found no room: so many times as long as it took, during which nothing is claimed
-_FRUITLESS_TIMES = 60.0
+# after a claim that was of no use: so many times as long as it took, during which nothing is claimed
+_FRUITLESS_TIMES = 30.0
 _LONGEST_PAUSE_SECONDS = 3.0
+# full sites whose recipients are put off in one statement, those first that have turned most away
+_PUT_OFF_AT_ONCE = 100
+# a site is backed up where what is in memory lasts for so long at its pace
+_BACKED_UP_SECONDS = 60.0
+# what was put off comes due at twice the pace of its site, so that a pace that rises finds work, or at this one
+_LEAST_PER_SECOND = 500.0
+_LONGEST_PUT_OFF_SECONDS = 600.0
 
 
 class FairQueue:
@@ -154,6 +163,8 @@ class Site:
     crowded_until: float = 0.0
     last_outcome: Outcome | None = None
     pace: Pace = field(default_factory=Pace)
+    turned_away: int = 0
+    put_off_until: float = 0.0
 
     @property
     def key(self) -> str:
@@ -188,6 +199,31 @@ class Site:
         """When a lease that finds no room here should come back."""
         return self.pace.turn_at(len(self.queue), now, chance)
 
+    def full(self, now: float, bound: int) -> bool:
+        """Whether it takes nothing more: from when something was turned away until it may be tried, and half of its
+        room is free.
+        """
+        if self.turned_away and not self.suspended(now) and len(self.queue) <= bound // 2:
+            self.turned_away = 0
+        return self.turned_away > 0
+
+    def backed_up(self, now: float) -> bool:
+        """Whether what waits here lasts for long, so that what is in the queue can wait there."""
+        pace = self.pace.per_second(now)
+        return pace is not None and pace * _BACKED_UP_SECONDS < len(self.queue)
+
+    def put_off(self, now: float, most: int) -> "Span":
+        """When so many that are due here are to be due again: behind those that were put off before."""
+        first = max(now + _PACE_SECONDS, self.suspended_until, min(self.put_off_until, now + _LONGEST_PUT_OFF_SECONDS))
+        return Span(self.key, first, first + most / self._put_off_per_second(now))
+
+    def were_put_off(self, now: float, span: "Span", count: int) -> None:
+        """So many really were."""
+        self.put_off_until = span.first + count / self._put_off_per_second(now)
+
+    def _put_off_per_second(self, now: float) -> float:
+        return max(_LEAST_PER_SECOND, 2 * (self.pace.per_second(now) or 0.0))
+
     def reached(self) -> None:
         """A session is up: whatever was wrong is over."""
         self.failures = 0
@@ -212,6 +248,53 @@ class Site:
         return self.queue.clear()
 
 
+class Span(NamedTuple):
+    """From when until when recipients of a site are to be due again, in epoch seconds."""
+
+    site: str
+    first: float
+    last: float
+
+
+class FullSites:
+    """The sites that have turned something away and take nothing more for now. bound: the room of each.
+
+    What else is due at those that rest or are backed up is put off all at once: claimed and given back one by one, a
+    million recipients would keep everybody else's from their turn.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._sites: set[Site] = set()
+
+    def add(self, site: Site) -> None:
+        """One more was turned away there."""
+        site.turned_away += 1
+        self._sites.add(site)
+
+    def spans(self, now: float, message_class: MessageClass, most: int) -> list[Span]:
+        """When what is due of a class is to be due again, by site. most: how many will be put off at once."""
+        self.reopened(now)
+        # transactional mail has no bound at a site, and waits for those only that rest
+        bounded = message_class is MessageClass.CAMPAIGN
+        shut = [site for site in self._sites if site.suspended(now) or (bounded and site.backed_up(now))]
+        worst = heapq.nlargest(_PUT_OFF_AT_ONCE, shut, key=lambda site: site.turned_away)
+        return [site.put_off(now, most) for site in worst]
+
+    def were_put_off(self, now: float, spans: Sequence[Span], counts: Mapping[str, int]) -> None:
+        """So many of each site were put off."""
+        first = {span.site: span for span in spans}
+        for site in self._sites:
+            if site.key in counts:
+                site.were_put_off(now, first[site.key], counts[site.key])
+
+    def reopened(self, now: float) -> bool:
+        """Whether some of them take mail again; from then on they are none of these."""
+        again = [site for site in self._sites if not site.full(now, self._bound)]
+        self._sites.difference_update(again)
+        return bool(again)
+
+
 def share(limit: int, workers: Sequence[int], me: int) -> int:
     """This worker's part of a limit that all living workers keep together; the parts add up to the limit."""
     if me not in workers:
@@ -220,13 +303,13 @@ def share(limit: int, workers: Sequence[int], me: int) -> int:
     return each + (1 if workers.index(me) < over else 0)
 
 
-def pause_seconds(claimed: int, turned_away: int, seconds: float) -> float:
-    """How long not to claim after a claim that took so long, and of which so many had to go back for lack of room.
+def pause_seconds(looked_at: int, turned_away: int, seconds: float) -> float:
+    """How long not to claim after so many recipients were looked at in so long, and of which so many had no room.
 
-    What is due first may be a million recipients of a site that takes none. They are looked at again and again, and
-    what that costs must stay a small share of the time, or it takes the time of everybody else's mail.
+    What is due first may be a million recipients of a site that takes none. What they cost must stay a small share of
+    the time, or it takes the time of everybody else's mail.
     """
-    if 2 * turned_away <= claimed:
+    if 2 * turned_away <= looked_at:
         return 0.0
     return min(_LONGEST_PAUSE_SECONDS, _FRUITLESS_TIMES * seconds)
 

@@ -150,7 +150,7 @@ async def _explain_site(parts: Parts, site: str, state: Any, now: float) -> list
     if not groups and live is None and not orders:
         raise Unknown(f"nothing is known of {site!r}: no campaign, and no site with mail; `heed queue` names those")
     counts = {name: sum(row["recipients"] for row in groups if row["state"] == name) for name in ("queued", "held")}
-    told = [f"{site} has {counts['queued']} deferred and {counts['held']} held recipients."]
+    told = [f"{site} has {counts['queued']} queued and {counts['held']} held recipients."]
     told += sentences.of_node(state) + sentences.of_orders(orders, now)
     told += sentences.of_site(site, live, await parts.tracing.site_outcome(site), now)
     next_attempts = [row["next_attempt"] for row in groups if row["next_attempt"] is not None]

@@ -80,7 +80,7 @@ class Intake:
 
     reserve(campaign id, class, count) says how many recipients this worker can take for delivery at once; on_stored
     gets them after the commit, on_failed gives the reservation back. standing(tenant, list and campaign id, time) says
-    whether an operator's order holds them.
+    whether an operator's order holds them; site_of(domain) to which site its mail goes, as far as is known.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Intake:
         on_stored: Callable[[Stored], None],
         on_failed: Callable[[int, int], None],
         standing: Callable[[int, int, int, float], Standing] = lambda *_: Standing.GO,
+        site_of: Callable[[str], str] = lambda _: "",
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         tick: Callable[[], float] = time.monotonic,
@@ -106,6 +107,7 @@ class Intake:
         self._on_stored = on_stored
         self._on_failed = on_failed
         self._standing = standing
+        self._site_of = site_of
         self._now = now
         self._sleep = sleep
         self._tick = tick
@@ -208,7 +210,11 @@ class Intake:
     def _sealed(self, submission: Submission, message_id: int, ordinal: int, taken: int) -> NewRecipient:
         recipient = submission.recipients[ordinal]
         sealed = submission.campaign.key.seal_address(message_id, ordinal, recipient.address)
-        return NewRecipient(ordinal, recipient.person, sealed, self._queue.worker_id if ordinal < taken else 0)
+        if ordinal < taken:
+            return NewRecipient(ordinal, recipient.person, sealed, self._queue.worker_id)
+        # so that it can be put off with others where that is full; mail that leaves later may have another route then
+        site = "" if submission.release_at else self._site_of(recipient.address.domain)
+        return NewRecipient(ordinal, recipient.person, sealed, 0, site=site)
 
     async def _flush(self) -> None:
         """Commit what is pending, until nothing is: one transaction after the other, while which the next one fills."""

@@ -76,7 +76,7 @@ class Lease:
     @property
     def domain(self) -> str:
         """The recipient's domain, as given."""
-        return self.address.address.rpartition("@")[2]
+        return self.address.domain
 
 
 @dataclass(frozen=True, slots=True)

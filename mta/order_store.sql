@@ -112,7 +112,8 @@ WHERE r.lane = free.lane AND r.message_id = free.message_id AND r.ordinal = free
 
 -- name: recall
 -- Make due what is queued or held and cancelled in a lane, a bounded number: whoever claims it finds it cancelled, and
--- reports it like every other outcome. The times are those of the orders; what was accepted later is not theirs.
+-- reports it like every other outcome. Of no site, so that it is not put off because that is full. The times are those of
+-- the orders; what was accepted later is not theirs.
 WITH ordered AS (
     SELECT o.reach, o.target, o.at
     FROM unnest($2::smallint[], $3::integer[], $4::float8[]) AS o (reach, target, at)
@@ -132,7 +133,7 @@ WITH ordered AS (
     FOR UPDATE OF r SKIP LOCKED
 )
 UPDATE recipient r
-SET state = 0, due_at = clock_timestamp()
+SET state = 0, due_at = clock_timestamp(), site = NULL
 FROM hit
 WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal;
 
@@ -149,7 +150,7 @@ WITH hit AS (
     FOR UPDATE OF r SKIP LOCKED
 )
 UPDATE recipient r
-SET state = 0, due_at = clock_timestamp()
+SET state = 0, due_at = clock_timestamp(), site = NULL
 FROM hit
 WHERE r.lane = hit.lane AND r.message_id = hit.message_id AND r.ordinal = hit.ordinal;
 

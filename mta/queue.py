@@ -64,6 +64,7 @@ class NewRecipient:
     sealed_address: bytes
     worker_id: int
     why: str = ""  # it is withheld, where that is not by a suppression
+    site: str = ""  # where it will go, if that is known already
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class ClaimedRow:
     list_id: int
     campaign_id: int
     last_outcome: Outcome | None
+    site: str  # where it goes, as far as is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ class Queue:
             *_lone_recipients(messages),
             self._node,
             [_LEASED if r.worker_id else _HELD if m.held else _QUEUED for m, r in rows],
+            [r.site or None for _, r in rows],
         )
         withheld = [(m, r) for m in messages for r in m.withheld]
         if not withheld:
@@ -265,9 +268,21 @@ class Queue:
                 row["list_id"],
                 row["campaign_id"],
                 _outcome(row["last_outcome"]),
+                row["site"] or "",
             )
             for row in rows
         ]
+
+    async def put_off(
+        self, lane: int, message_class: MessageClass, most: int, now: float, spans: Sequence[tuple[str, float, float]]
+    ) -> dict[str, int]:
+        """Let those of the first `most` due recipients of a lane that are for these sites be due again later.
+
+        spans: of each site from when until when. Returns how many were put off, by site.
+        """
+        sites, first, last = (list(column) for column in zip(*spans, strict=True))
+        rows = await self._fetch(_QUERIES.put_off, (lane, int(message_class), now, most, sites, first, last), None)
+        return {row[0]: row[1] for row in rows}
 
     async def disown(self, known: Iterable[int], before_id: int, now: float) -> int:
         """Give back what this worker leases of messages with smaller ids, but for those known; how many recipients."""

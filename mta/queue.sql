@@ -24,13 +24,13 @@ WITH alive AS MATERIALIZED (
     ) AS m (id, tenant_id, list_id, campaign_id, class, received_at, submitted, recipients, bytes, ordinal, address)
     WHERE m.submitted
 )
-INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address)
+INSERT INTO recipient (lane, message_id, ordinal, state, class, worker_id, due_at, expires_at, person, address, site)
 SELECT $1, r.message_id, r.ordinal, CASE WHEN r.state = 1 AND alive.id IS NULL THEN 0 ELSE r.state END, r.class,
-    alive.id, to_timestamp(r.due_at), to_timestamp(r.expires_at), r.person, r.address
+    alive.id, to_timestamp(r.due_at), to_timestamp(r.expires_at), r.person, r.address, r.site
 FROM unnest(
     $11::bigint[], $12::integer[], $13::smallint[], $14::integer[], $15::float8[], $16::float8[], $17::bigint[],
-    $18::bytea[], $25::smallint[]
-) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state)
+    $18::bytea[], $25::smallint[], $26::text[]
+) AS r (message_id, ordinal, class, worker_id, due_at, expires_at, person, address, state, site)
 LEFT JOIN alive ON alive.id = r.worker_id;
 
 -- name: insert_withheld
@@ -48,13 +48,16 @@ FROM unnest(
 ) AS w (message_id, tenant_id, list_id, campaign_id, class, received_at, ordinal, person, address, why);
 
 -- name: due_lanes
--- Where there is anything to claim: 32 looks at the first row of an index, in one question.
+-- Where there is anything to claim: 32 looks at the first row of an index, in one question. Said by LIMIT, because the
+-- planner makes a join of EXISTS, for which it reads all that is due.
 SELECT lane, class
 FROM generate_series(0, 15) lane, generate_series(0, 1) class
-WHERE EXISTS (
+CROSS JOIN LATERAL (
     SELECT FROM recipient r
-    WHERE r.lane = lane.lane AND r.class = class.class AND r.state = 0 AND r.due_at <= to_timestamp($1)
-);
+    WHERE r.lane = lane.lane::smallint AND r.class = class.class::smallint AND r.state = 0 AND r.due_at <= to_timestamp($1)
+    ORDER BY r.due_at
+    LIMIT 1
+) first;
 
 -- name: claim
 -- Lease the oldest due recipients of a lane and class to a worker, with what their messages say. The worker's row is
@@ -74,11 +77,37 @@ WITH alive AS MATERIALIZED (
     FROM due
     WHERE r.lane = $1 AND r.message_id = due.message_id AND r.ordinal = due.ordinal
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.attempts, r.delay_reported, r.expires_at, r.person,
-        r.address, r.last_outcome
+        r.address, r.last_outcome, r.site
 )
 SELECT leased.*, m.tenant_id, m.list_id, m.campaign_id, m.received_at
 FROM leased
 JOIN message m ON m.lane = $1 AND m.id = leased.message_id;
+
+-- name: put_off
+-- Of the oldest due recipients of a lane and class, let those of full sites be due again in the span of their site, spread
+-- evenly, but no later than they expire (D4). Returns how many by site. Few bytes and no keys: their worker would only
+-- find out one by one that there is no room for them.
+WITH front AS MATERIALIZED (
+    SELECT message_id, ordinal, site
+    FROM recipient
+    WHERE lane = $1 AND class = $2 AND state = 0 AND due_at <= to_timestamp($3)
+    ORDER BY due_at
+    LIMIT $4
+), due AS (
+    SELECT r.message_id, r.ordinal, s.first, s.last
+    FROM front
+    JOIN unnest($5::text[], $6::float8[], $7::float8[]) AS s (site, first, last) ON s.site = front.site
+    JOIN recipient r ON r.lane = $1 AND r.message_id = front.message_id AND r.ordinal = front.ordinal
+    WHERE r.state = 0 AND r.due_at <= to_timestamp($3) AND r.expires_at > to_timestamp($3)
+    FOR UPDATE OF r SKIP LOCKED
+), moved AS (
+    UPDATE recipient r
+    SET due_at = least(r.expires_at, to_timestamp(due.first + (due.last - due.first) * random()))
+    FROM due
+    WHERE r.lane = $1 AND r.message_id = due.message_id AND r.ordinal = due.ordinal
+    RETURNING r.site
+)
+SELECT site, count(*) FROM moved GROUP BY site;
 
 -- name: disown
 -- Give back what this worker leases of messages older than a time but does not know of: a claim whose answer was lost.

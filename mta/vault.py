@@ -45,6 +45,11 @@ class Address:
     notify: str = ""
     orcpt: str = field(default="", repr=False)
 
+    @property
+    def domain(self) -> str:
+        """The recipient's domain, as given."""
+        return self.address.rpartition("@")[2]
+
 
 class CampaignKey:
     """Seals and opens what belongs to one campaign."""

@@ -112,6 +112,7 @@ class Worker:
             on_stored=self._delivery.stored,
             on_failed=self._room.give,
             standing=self._orders.standing,
+            site_of=self._delivery.site_of,
         )
         self._doors: list[Door] = []
         self._rejections = Rejections(Events(database, socket.gethostname()).note, parts.now)

@@ -36,13 +36,15 @@ _RECIPIENT_COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What to queue. due_within: from now on, evenly spread; later than that: due_from. sites: how many are named."""
+    """What to queue. due_within: from now on, evenly spread; later than that: due_from. site: where all of it goes,
+    as is known of a domain that had mail before; sites: of how many names it takes turns with instead."""
 
     recipients: int
     campaign: str = "backlog"
     domain: str = "example.net"
     due_from: timedelta = timedelta()
     due_within: timedelta = timedelta()
+    site: str = ""
     sites: int = 0
     size: int = 10_000
 
@@ -138,7 +140,7 @@ class Store:
                 yield (
                     lane_of(message_id), message_id, ordinal, 0, int(MessageClass.CAMPAIGN), due_at, due_at + _LIFETIME,
                     self._digest.person(address.address), campaign.key.seal_address(message_id, ordinal, address),
-                    f"mx{number % backlog.sites}.example.org" if backlog.sites else None,
+                    f"mx{number % backlog.sites}.example.org" if backlog.sites else backlog.site or None,
                 )  # fmt: skip
                 number += 1
 

@@ -191,7 +191,7 @@ async def row_g(bench: Bench) -> list[Line]:
     async with silent_host() as port:
         name = "dead site"
         member = await bench.fleet.member(name, settings={f"delivery.routes.{_DEAD_DOMAIN}": f"127.0.0.1:{port}"})
-        await member.store.fill(Backlog(bench.backlog, "to the dead", _DEAD_DOMAIN))
+        await member.store.fill(Backlog(bench.backlog, "to the dead", _DEAD_DOMAIN, site=f"127.0.0.1:{port}"))
         idle = await _idle_cores(5.0)
         load = Load(12_000)
         runs = await bench.run("G", {"heed": bench.heed(load), name: bench.heed(load, name)})

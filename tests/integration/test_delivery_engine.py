@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from config.database import DatabaseUnavailable
 from metrics import registry
 from mta.session import Session
 from mta.vault import Address
-from suppression.digest import Scope
+from suppression.digest import MessageClass, Scope
 from tests.support.client import trusting
-from tests.support.engine import MESSAGE, engine
+from tests.support.engine import MESSAGE, Engine, engine
 from tests.support.node import Clock, Node, eventually, node, server_tls, until
 from tests.support.peer import Connection, Peer
 from tests.support.script import Script, close, hold, proceed, raw, reply, reset
@@ -440,6 +441,109 @@ async def test_what_finds_no_room_is_looked_at_now_and_then(n: Node, clock: Cloc
         for _ in range(3):
             await e.claim()
         await until(lambda: len(healthy.messages) == 1)
+
+
+@asynccontextmanager
+async def backed_up(n: Node, clock: Clock, gate: asyncio.Event) -> AsyncIterator[tuple[Engine, Peer]]:
+    """A site that says nothing before the gate opens, full with five, and twenty more that are due there."""
+    async with Peer(Script().on("GREETING", hold(gate), proceed())) as silent, Peer() as healthy:
+        hops = {"example.net": silent.port, "example.org": healthy.port}
+        async with engine(n, clock, hops, memory_per_site=5) as e:
+            await e.submit(*readers(5))
+            await until(lambda: e.room.held == 5)
+            clock.seconds += 2
+            await later(e, *(f"more{number}@example.net" for number in range(20)))
+            await e.claim()  # which finds that there is no room
+            await eventually(lambda: queued(n, 20))
+            clock.seconds += 15
+            assert max(await e.due()) <= 0
+            yield e, healthy
+
+
+async def later(e: Engine, *recipients: str, message_class: MessageClass = MessageClass.CAMPAIGN) -> None:
+    """Submit while there is no room, so that they are born queued."""
+    room, e.room._most = e.room._most, 0
+    await e.submit(*recipients, message_class=message_class)
+    e.room._most = room
+
+
+async def sites(n: Node) -> list[tuple[str | None, int]]:
+    return [(row[0], row[1]) for row in await n.rows("SELECT site, count(*) FROM recipient GROUP BY 1 ORDER BY 2")]
+
+
+async def test_what_is_due_at_a_site_that_is_backed_up_is_put_off_at_once(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    async with backed_up(n, clock, gate) as (e, _):
+        await e.submit("anna@example.org")
+        await eventually(lambda: came_to(n, DELIVERED, 1))
+        await later(e, "bob@example.org")
+        here, there = e.delivery.site_of("example.org"), e.delivery.site_of("example.net")
+        assert await sites(n) == [(here, 1), (None, 5), (there, 20)]
+        await e.claim()
+        await eventually(lambda: came_to(n, DELIVERED, 2))
+        due = await e.due()
+        assert len(due) == 20
+        assert min(due) >= 1
+        assert await e.states() == [(0, 0)] * 20 + [(1, 0)] * 5
+        gate.set()
+        for _ in range(8):
+            await e.settled()
+            clock.seconds += 10
+            await e.claim()
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 27}
+
+
+async def test_what_is_put_off_expires_in_time(n: Node, clock: Clock) -> None:
+    async with backed_up(n, clock, asyncio.Event()) as (e, _):
+        clock.seconds += 3_600 - 20
+        await e.claim()
+        assert max(await e.due()) <= 20
+        clock.seconds += 20
+        await e.claim()
+        await eventually(lambda: came_to(n, EXPIRED, 20))
+
+
+async def test_transactional_mail_is_claimed_for_a_site_that_is_backed_up(n: Node, clock: Clock) -> None:
+    """It has room there beyond what a campaign may fill."""
+    async with backed_up(n, clock, asyncio.Event()) as (e, _):
+        await later(e, "anna@example.net", message_class=MessageClass.TRANSACTIONAL)
+        await e.claim()
+        await until(lambda: e.room.held == 6)
+
+
+async def test_what_a_campaign_has_no_room_for_keeps_the_name_of_its_site(n: Node, clock: Clock) -> None:
+    async with (
+        Peer(Script().on("GREETING", hold(asyncio.Event()))) as silent,
+        engine(n, clock, {"example.net": silent.port}, room=(1_000, 5)) as e,
+    ):
+        await e.submit(*readers(5))
+        await until(lambda: e.delivery.site_of("example.net") != "")
+        await later(e, "anna@example.net")
+        await e.claim()
+        await eventually(lambda: queued(n, 1))
+        assert await n.rows("SELECT site FROM recipient WHERE state = 0") == [(e.delivery.site_of("example.net"),)]
+
+
+async def test_a_site_that_takes_mail_again_is_claimed_for_at_once(n: Node, clock: Clock) -> None:
+    gate = asyncio.Event()
+    async with backed_up(n, clock, gate) as (e, _):
+        e.delivery.claims._poll_seconds = 3_600.0
+        claiming = asyncio.create_task(e.delivery.claims.claim_for_ever())
+        await eventually(lambda: put_off(e))
+        clock.seconds += 20
+        gate.set()
+        await eventually(lambda: came_to(n, DELIVERED, 8))
+        e.delivery.claims.stop()
+        await claiming
+
+
+async def put_off(e: Engine) -> bool:
+    return min(await e.due()) > 0
+
+
+async def came_to(n: Node, state: int, at_least: int) -> bool:
+    return bool(await n.rows("SELECT 1 FROM outcome WHERE state = $1 OFFSET $2", state, at_least - 1))
 
 
 async def queued(n: Node, count: int) -> bool:

@@ -75,7 +75,9 @@ async def test_what_was_inserted_is_claimed_with_all_that_its_delivery_needs(que
     sent = message(-5, 6, received_at=NOW - 10.5, sealed_content=b"content", sealed_envelope=b"envelope")
     await queue.insert([sent])
     first, second = await claimed(queue)
-    assert first == ClaimedRow(sent.id, 0, CAMPAIGN, 0, False, NOW + 3_600, NOW - 10.5, -5, b"sealed -5", 7, 9, 3, None)
+    assert first == ClaimedRow(
+        sent.id, 0, CAMPAIGN, 0, False, NOW + 3_600, NOW - 10.5, -5, b"sealed -5", 7, 9, 3, None, ""
+    )
     assert (second.ordinal, second.person) == (1, 6)
     stored = await queue.content(sent.id)
     assert stored is not None
@@ -444,6 +446,12 @@ async def test_claim_and_cancel_use_their_indexes_among_fifty_thousand(queue: Qu
             claim = await plan(connection, queries.claim, LANE, 0, NOW, 500, queue.worker_id)
             assert "using recipient_due" in claim
             assert "Seq Scan on recipient" not in claim
+            due = await plan(connection, queries.due_lanes, NOW)
+            assert "Index Cond: ((lane =" in due
+            assert "Hash" not in due
+            put_off = await plan(connection, queries.put_off, LANE, 0, NOW, 5_000, ["a"], [NOW], [NOW])
+            assert "recipient_due" in put_off
+            assert "Seq Scan on recipient" not in put_off
             cancel = await plan(connection, queries.cancel, [0], [5], [1], [0], [0], [1], NOW)
             assert "recipient_person" in cancel
             assert "Seq Scan on recipient" not in cancel

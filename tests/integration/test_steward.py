@@ -136,12 +136,22 @@ async def test_what_expires_while_it_is_held_is_queued_for_its_end(database: Dat
 async def test_a_cancelled_campaign_comes_due_to_be_reported(database: Database, store: OrderStore) -> None:
     ids, other = await names(database, "acme", "spring"), await names(database, "acme", "autumn")
     await fill(database, ids, 4, state=HELD)
-    await fill(database, ids, 4, first=50, due_seconds=3_600)
+    await fill(database, ids, 4, first=50, due_seconds=3_600, site="mx.example.net")
     await fill(database, other, 4, first=100, due_seconds=3_600)
     await store.set_state(campaign(ids[2]), State.CANCELLED, "wrong price", "kim")
     await tend(store, database)
     assert await states(database) == {(ids[2], QUEUED): 8, (other[2], QUEUED): 4}
-    assert await database.pool.fetchval("SELECT count(*) FROM recipient WHERE due_at <= now()") == 8
+    # of no site, or they would be put off where that takes no mail
+    assert await database.pool.fetchval("SELECT count(*) FROM recipient WHERE due_at <= now() AND site IS NULL") == 8
+
+
+async def test_what_was_deferred_at_a_cancelled_site_comes_due_likewise(database: Database, store: OrderStore) -> None:
+    ids = await names(database, "acme", "spring")
+    await fill(database, ids, 3, due_seconds=3_600, site="mx.example.net")
+    await fill(database, ids, 2, first=50, due_seconds=3_600, site="mx.example.org")
+    await store.set_state(Target(Reach.SITE, 0, "mx.example.net", "mx.example.net"), State.CANCELLED, "", "kim")
+    await tend(store, database)
+    assert await database.pool.fetchval("SELECT count(*) FROM recipient WHERE due_at <= now() AND site IS NULL") == 3
 
 
 async def test_leased_rows_are_left_to_their_worker(database: Database, store: OrderStore) -> None:

@@ -52,7 +52,8 @@ class Engine:
         self.delivery.attach(self.outcomes)
         self.intake = Intake(
             parts.queue, parts.ids, lifetime_seconds=3_600.0, batch=100, reserve=self.room.reserve,
-            on_stored=self.delivery.stored, on_failed=self.room.give, now=clock,
+            on_stored=self.delivery.stored, on_failed=self.room.give,
+            site_of=self.delivery.site_of, now=clock,
         )  # fmt: skip
 
     async def submit(

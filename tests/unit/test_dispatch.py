@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from bounce.outcome import Action
-from mta.dispatch import FairQueue, Room, Site, pause_seconds, share
+from mta.dispatch import FairQueue, FullSites, Room, Site, pause_seconds, share
 from mta.lease import Lease
 from mta.routing import Route
 from suppression.digest import MessageClass
@@ -139,8 +139,8 @@ def test_nothing_given_is_nothing_changed() -> None:
     assert room.held == 0
 
 
-def site() -> Site:
-    return Site(Route("mx.example.net", (), NOW + 600))
+def site(name: str = "mx.example.net") -> Site:
+    return Site(Route(name, (), NOW + 600))
 
 
 def test_a_site_wants_a_session_for_work_that_no_session_is_free_for() -> None:
@@ -207,18 +207,80 @@ def test_failures_are_remembered_for_a_while_and_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("claimed", "turned_away", "seconds", "pause"),
-    [(0, 0, 0.1, 0.0), (500, 0, 0.1, 0.0), (500, 250, 0.1, 0.0), (500, 251, 0.01, 0.6), (500, 500, 0.01, 0.6),
-     (500, 500, 1.0, 3.0), (1, 1, 0.01, 0.6)],
+    ("looked_at", "turned_away", "seconds", "pause"),
+    [(0, 0, 0.1, 0.0), (500, 0, 0.1, 0.0), (500, 250, 0.1, 0.0), (500, 251, 0.01, 0.3), (500, 500, 0.01, 0.3),
+     (500, 500, 1.0, 3.0), (1, 1, 0.01, 0.3)],
 )  # fmt: skip
-def test_a_claim_for_which_there_is_no_room_is_followed_by_a_pause(
-    claimed: int, turned_away: int, seconds: float, pause: float
+def test_what_finds_no_room_is_followed_by_a_pause(
+    looked_at: int, turned_away: int, seconds: float, pause: float
 ) -> None:
-    assert pause_seconds(claimed, turned_away, seconds) == pytest.approx(pause)
+    assert pause_seconds(looked_at, turned_away, seconds) == pytest.approx(pause)
 
 
-def full_site(waiting: int = 100) -> Site:
-    made = site()
+def sites(full: FullSites, now: float, message_class: MessageClass = CAMPAIGN) -> list[str]:
+    return [span.site for span in full.spans(now, message_class, 100)]
+
+
+def test_a_site_that_turned_something_away_is_full_until_half_of_it_is_free() -> None:
+    full, crowded = FullSites(10), full_site(10)
+    full.add(crowded)
+    while len(crowded.queue) > 5:
+        assert not full.reopened(NOW)
+        crowded.queue.pop()
+    assert full.reopened(NOW)
+    assert not full.reopened(NOW)
+
+
+def test_what_is_due_at_a_full_site_is_put_off_where_it_is_backed_up() -> None:
+    full, busy, slow = FullSites(100), full_site(100), full_site(100, "mx.example.org")
+    for each in (busy, slow):
+        full.add(each)
+    assert sites(full, NOW + 0.5) == []  # no pace is known yet
+    takes(busy, 50, 2)
+    takes(slow, 1, 2)
+    assert sites(full, NOW + 2) == [slow.key]
+    assert sites(full, NOW + 2, TRANSACTIONAL) == []
+
+
+def test_what_is_due_at_a_resting_site_is_put_off_whatever_it_is() -> None:
+    full, resting = FullSites(10), site()
+    resting.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+    full.add(resting)
+    for message_class in (CAMPAIGN, TRANSACTIONAL):
+        assert full.spans(NOW + 2, message_class, 1_000) == [(resting.key, NOW + 5, NOW + 7)]
+    assert sites(full, NOW + 5) == []
+
+
+def test_those_that_are_put_off_come_behind_those_before_and_never_too_late() -> None:
+    full, resting = FullSites(10), site()
+    resting.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+    full.add(resting)
+    for number in range(4):
+        [span] = spans = full.spans(NOW + 1, CAMPAIGN, 1_000)
+        assert span == (resting.key, NOW + 5 + number, NOW + 7 + number)
+        full.were_put_off(NOW + 1, spans, {resting.key: 500})
+    full.were_put_off(NOW + 1, spans, {resting.key: 1_000_000})
+    assert full.spans(NOW + 1, CAMPAIGN, 1_000) == [(resting.key, NOW + 601, NOW + 603)]
+
+
+def test_a_pace_that_rises_finds_work_among_those_that_were_put_off() -> None:
+    full, slow = FullSites(100_000), full_site(60_000)
+    takes(slow, 900, 2)
+    full.add(slow)
+    assert full.spans(NOW + 2, CAMPAIGN, 1_800) == [(slow.key, NOW + 3, NOW + 4)]
+
+
+def test_the_sites_that_turn_most_away_come_first_where_there_are_many() -> None:
+    full, resting = FullSites(10), [site(f"mx{number}.example.net") for number in range(150)]
+    for number, each in enumerate(resting):
+        each.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+        for _ in range(number + 1):
+            full.add(each)
+    assert sites(full, NOW) == [each.key for each in resting[:49:-1]]
+
+
+def full_site(waiting: int = 100, name: str = "mx.example.net") -> Site:
+    made = site(name)
     for _ in range(waiting):
         made.push(lease(), NOW)
     return made

@@ -201,3 +201,9 @@ def test_endpoints(text: str, default: int | None, expected: Endpoint) -> None:
 def test_what_is_no_endpoint(text: str) -> None:
     with pytest.raises(ValueError, match=r"port|host"):
         endpoint(text)
+
+
+def test_no_site_can_take_the_room_of_a_campaign_and_no_campaign_that_of_a_worker() -> None:
+    """Or a site that takes nothing would never be found full, and one campaign would stop all the others."""
+    queue = Settings().queue
+    assert queue.memory_per_site < queue.memory_per_campaign < queue.memory_recipients
