@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
 
@@ -275,10 +274,8 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole configuration; frozen, handed down by the composition root."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="HEED_", env_nested_delimiter="__")
 
     data_dir: Path = Field(Path("var"), description="database, keys, journals, index; relative to where Heed starts")
     workers: int = Field(0, ge=0, le=256, description="worker processes; 0: one for each core")
@@ -301,18 +298,6 @@ class Settings(BaseSettings):
     events: Events = Events()
     reports: Reports = Reports()
     log: Log = Log()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings gives all of them by name
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what load() merged: it must know where each value came from, to say so in an error."""
-        return (init_settings,)
 
     @model_validator(mode="after")
     def _leases_outlive_staleness(self) -> Self:

@@ -106,9 +106,6 @@ class Sources:
             path = (*_ROUTES, ".".join(path[2:]))  # the dots of a domain are no levels
         if isinstance(value, str) and _takes_structure(path):
             value = _parsed(value)
-        if path[0].startswith("_"):  # pydantic-settings takes such names for its own options
-            self._problems.append(f"{origin}: {'.'.join(path)}: there is no such option")
-            return
         place = self._values
         for part in path[:-1]:
             inner = place.setdefault(part, {})

@@ -114,7 +114,7 @@ def test_a_package_says_what_it_is(package: str) -> None:
 
 
 # What a start of the command may not load before it knows what is wanted, and what a command may not load unasked.
-SLOW_TO_LOAD = {"asyncio", "asyncpg", "cryptography", "pydantic_settings", "structlog", "prometheus_client"}
+SLOW_TO_LOAD = {"asyncio", "asyncpg", "cryptography", "pydantic", "structlog", "prometheus_client"}
 OF_WORKERS_ALONE = {"numpy", "dns", "aiosmtplib", "aiosmtpd", "aiohttp", "dkim", "publicsuffixlist"}
 
 
