@@ -5,7 +5,9 @@ that is gone. Raises DatabaseUnavailable, and leaves everything for later.
 """
 
 import asyncio
+import math
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,11 +30,19 @@ class Burials:
     """Buries the workers of one node. journals: the directory of theirs."""
 
     def __init__(
-        self, parts: Parts, journals: Path, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        parts: Parts,
+        journals: Path,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        tick: Callable[[], float] = time.monotonic,
     ) -> None:
         self._parts = parts
         self._journals = journals
         self._sleep = sleep
+        self._tick = tick
+        self._answered_at = -math.inf  # when the database answered last, and since when it does
+        self._answers_since = 0.0
         self._one_at_a_time = asyncio.Lock()
 
     async def recover(self) -> None:
@@ -52,12 +62,17 @@ class Burials:
                 return
 
     async def bury_silent(self, silent_seconds: float) -> None:
-        """Take back what workers of any node had leased that were silent for so long.
+        """Take back what workers of any node had leased that were silent for so long; to be called all the time.
 
-        One of them may be our own, that died while the database was away: what it had learnt comes first.
+        While the database was away nobody could give a sign of life: a worker is silent only where it has been there
+        for as long. One of them may be our own, that died in the meantime: what it had learnt comes first.
         """
         queue = self._parts.queue
-        if not await queue.silent(silent_seconds):
+        silent, now = await queue.silent(silent_seconds), self._tick()
+        if now - self._answered_at > silent_seconds / 2:
+            self._answers_since = now
+        self._answered_at = now
+        if not silent or now - self._answers_since < silent_seconds:
             return
         async with self._one_at_a_time:
             await self._replay_dead()

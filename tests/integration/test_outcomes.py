@@ -260,9 +260,35 @@ async def test_a_worker_that_died_in_an_outage_has_its_journal_replayed_first(wa
     learnt.append(ward.settled(lease, Action.DELIVERED))
     os.close(learnt._file)  # as its death does
     await ward.n.execute("UPDATE worker SET heartbeat_at = now() - interval '61 s' WHERE id = $1", ward.queue.worker_id)
-    await Burials(ward.n.parts, journals).bury_silent(60)
+    tick = Clock(0.0)
+    burials = Burials(ward.n.parts, journals, tick=tick)
+    while not await ward.events():
+        await burials.bury_silent(60)
+        tick.seconds += 5
     assert await ward.events() == [(0, 1)]
     assert await ward.states() == []
+
+
+async def test_nobody_is_buried_for_a_silence_of_the_database(ward: Ward) -> None:
+    """After an outage the last sign of life of everybody is old: those that live are given time for another."""
+    await ward.leases("")
+    tick = Clock(0.0)
+    burials = Burials(ward.n.parts, ward.n.parts.paths.journals, tick=tick)
+
+    async def looks(seconds: float) -> bool:
+        """Whether the worker is still there after so long with a look every other second."""
+        until = tick.seconds + seconds
+        while tick.seconds < until:
+            await burials.bury_silent(60)
+            tick.seconds += 2
+        return bool(await ward.n.rows("SELECT FROM worker"))
+
+    assert await looks(60)
+    await ward.n.execute("UPDATE worker SET heartbeat_at = now() - interval '61 s'")
+    tick.seconds += 61  # without an answer
+    assert await looks(60)
+    assert not await looks(4)
+    assert await ward.states() == [(0, 0)]
 
 
 class Bench:
