@@ -79,6 +79,9 @@ def of_waiting(waits: Waits, now: float) -> str:
     if due > now:
         why = f" after attempt {waits.attempts}: {reply(waits.last_outcome)}" if waits.last_outcome else ""
         if not waits.attempts and not waits.last_outcome:
+            # what its submitter holds back has no site yet (Intake)
+            if waits.site:
+                return f"It waits until {waits.site} has room for it, and is looked at again at {utc(due)}."
             return f"It is scheduled by its submitter for {utc(due)}."
         return f"It is deferred until {utc(due)}{why}; it expires at {expires}."
     return f"It is due since {utc(due)} and is leased as soon as a worker has room for it."

@@ -131,10 +131,10 @@ async def _explain_campaign(parts: Parts, campaign_id: int, state: Any, now: flo
         return [*told, "Everything of it is final, and nothing stops what comes."]
     told += sentences.of_node(state) + stops
     groups = await parts.summary.overview(_FEW, campaign=str(campaign_id))
-    for group in groups:
-        if group["site"]:
-            last = await parts.tracing.site_outcome(group["site"])
-            told += sentences.of_site(group["site"], _live(state, group["site"]), last, now)
+    sites = list(dict.fromkeys(group["site"] for group in groups if group["site"]))
+    last = await parts.tracing.site_outcomes(sites)
+    for site in sites:
+        told += sentences.of_site(site, _live(state, site), last.get(site), now)
     if not stops and row["next_attempt"] is not None and row["next_attempt"].timestamp() > now:
         told.append(f"The next attempt is due at {row['next_attempt']:%Y-%m-%d %H:%M:%S} UTC.")
     elif not stops and len(told) == 1:
@@ -152,7 +152,7 @@ async def _explain_site(parts: Parts, site: str, state: Any, now: float) -> list
     counts = {name: sum(row["recipients"] for row in groups if row["state"] == name) for name in ("queued", "held")}
     told = [f"{site} has {counts['queued']} queued and {counts['held']} held recipients."]
     told += sentences.of_node(state) + sentences.of_orders(orders, now)
-    told += sentences.of_site(site, live, await parts.tracing.site_outcome(site), now)
+    told += sentences.of_site(site, live, (await parts.tracing.site_outcomes([site])).get(site), now)
     next_attempts = [row["next_attempt"] for row in groups if row["next_attempt"] is not None]
     if next_attempts and min(next_attempts).timestamp() > now:
         told.append(f"The next attempt is due at {min(next_attempts):%Y-%m-%d %H:%M:%S} UTC.")

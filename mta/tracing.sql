@@ -40,6 +40,7 @@ WHERE r.person = $1
 ORDER BY m.received_at DESC
 LIMIT $2;
 
--- name: site_outcome
--- What a site said last to somebody who still waits for it.
-SELECT last_outcome FROM recipient WHERE site = $1 AND last_outcome IS NOT NULL LIMIT 1;
+-- name: site_outcomes
+-- What sites said last to some who still wait for them. One look at the queue for all of them together: each look goes
+-- through all of it where a site has said nothing.
+SELECT site, last_outcome FROM recipient WHERE site = ANY ($1::text[]) AND last_outcome IS NOT NULL LIMIT $2;

@@ -31,7 +31,11 @@ def waits(**changes: Any) -> Waits:
     ("given", "said"),
     [
         (waits(), "due since"),
-        (waits(due_at=TIME + timedelta(hours=1)), "scheduled by its submitter for 2027-01-15 09:00:00 UTC"),
+        (waits(due_at=TIME + timedelta(hours=1), site=""), "scheduled by its submitter for 2027-01-15 09:00:00 UTC"),
+        (
+            waits(due_at=TIME + timedelta(seconds=9), site="mx.example.net"),
+            "waits until mx.example.net has room for it, and is looked at again at 2027-01-15 08:00:09 UTC",
+        ),
         (waits(due_at=TIME + timedelta(hours=1), attempts=2, last_outcome=BUSY),
          "deferred until 2027-01-15 09:00:00 UTC after attempt 2: 450 4.2.1 try later"),
         (waits(state="held"), "held until the order is lifted, and expires at 2027-01-20"),
