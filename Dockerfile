@@ -17,7 +17,8 @@ RUN /opt/heed/bin/pip install --no-cache-dir --no-deps . \
     && find /opt/heed -depth \( -type d -name tests -o -type f -regex '.*\.\(pyi\|pyx\|pxd\|c\|h\|a\)' \) -exec rm -rf {} +
 
 FROM python:3.11-slim
-RUN useradd --system --uid 800 --home-dir /var/lib/heed --create-home --shell /usr/sbin/nologin heed
+RUN useradd --system --uid 800 --home-dir /var/lib/heed --create-home --shell /usr/sbin/nologin heed \
+    && chmod 700 /var/lib/heed
 COPY --from=build /opt/heed /opt/heed
 USER heed
 WORKDIR /var/lib/heed
