@@ -7,7 +7,6 @@ that is gone. Raises DatabaseUnavailable, and leaves everything for later.
 import asyncio
 import math
 import socket
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,18 +29,12 @@ class Burials:
     """Buries the workers of one node. journals: the directory of theirs."""
 
     def __init__(
-        self,
-        parts: Parts,
-        journals: Path,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        tick: Callable[[], float] = time.monotonic,
+        self, parts: Parts, journals: Path, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self._parts = parts
         self._journals = journals
         self._sleep = sleep
-        self._tick = tick
-        self._answered_at = -math.inf  # when the database answered last, and since when it does
+        self._answered_at = -math.inf  # by the database's clock: when it answered last, and since when it does
         self._answers_since = 0.0
         self._one_at_a_time = asyncio.Lock()
 
@@ -64,12 +57,13 @@ class Burials:
     async def bury_silent(self, silent_seconds: float) -> None:
         """Take back what workers of any node had leased that were silent for so long; to be called all the time.
 
-        While the database was away nobody could give a sign of life: a worker is silent only where it has been there
-        for as long. One of them may be our own, that died in the meantime: what it had learnt comes first.
+        While the database was away, or this machine asleep, nobody could give a sign of life: a worker is silent only
+        where the database has answered for as long. One of them may be our own, that died in the meantime: what it had
+        learnt comes first.
         """
         queue = self._parts.queue
-        silent, now = await queue.silent(silent_seconds), self._tick()
-        if now - self._answered_at > silent_seconds / 2:
+        now, silent = await queue.silent(silent_seconds)
+        if not 0 <= now - self._answered_at <= silent_seconds / 2:
             self._answers_since = now
         self._answered_at = now
         if not silent or now - self._answers_since < silent_seconds:

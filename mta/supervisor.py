@@ -109,6 +109,7 @@ class Supervisor:
             await self._start_children()
             self._spawn(self._announce(announce))
             self._spawn(self._tend_for_ever())
+            self._spawn(self._bury_for_ever())
             self._tend_the_queue()
             self._spawn(self._count_for_ever())
             self._spawn(self._sample_for_ever())
@@ -291,7 +292,7 @@ class Supervisor:
         self._spawn(steward.count_for_ever())
 
     async def _tend_for_ever(self) -> None:
-        """Restart the embedded database, bury silent workers of other nodes, drop what crashes left behind."""
+        """Restart the embedded database, and drop what crashes left behind."""
         lane = 0
         while True:
             await asyncio.sleep(_TICK_SECONDS)
@@ -299,11 +300,17 @@ class Supervisor:
                 if self._postgres is not None and not await self._postgres.running():
                     _LOG.error("the database ended, and is started again")
                     await self._postgres.start()
-                await self._burials.bury_silent(self._settings.queue.lease_timeout_seconds)
                 lane = (lane + 1) % LANES
                 await self._parts.queue.sweep_leftovers(lane, self._parts.now())
             except (DatabaseUnavailable, PostgresError) as error:
                 _LOG.warning("the database is not available", reason=str(error))
+
+    async def _bury_for_ever(self) -> None:
+        """Look for silent workers of any node, so often that an answer that is missing tells of an outage."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            with suppress(DatabaseUnavailable):  # _tend_for_ever says so
+                await self._burials.bury_silent(self._settings.queue.lease_timeout_seconds)
 
     async def _prove_for_ever(self) -> None:
         """Compare what was delivered with the log, and sign the log's head once a day."""

@@ -252,7 +252,21 @@ async def test_two_workers_that_die_together_lose_nothing_that_they_had_learnt(
     assert await ward.states() == []
 
 
-async def test_a_worker_that_died_in_an_outage_has_its_journal_replayed_first(ward: Ward) -> None:
+@pytest.fixture
+def database_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The database's clock, as burials see it."""
+    clock, silent = Clock(0.0), Queue.silent
+
+    async def seen(queue: Queue, seconds: float) -> tuple[float, bool]:
+        return clock(), (await silent(queue, seconds))[1]
+
+    monkeypatch.setattr(Queue, "silent", seen)
+    return clock
+
+
+async def test_a_worker_that_died_in_an_outage_has_its_journal_replayed_first(
+    ward: Ward, database_clock: Clock
+) -> None:
     """Its burial waits for the database; so does the look for silent workers, which may come first."""
     [lease] = await ward.leases("")
     journals = ward.n.parts.paths.journals
@@ -260,32 +274,30 @@ async def test_a_worker_that_died_in_an_outage_has_its_journal_replayed_first(wa
     learnt.append(ward.settled(lease, Action.DELIVERED))
     os.close(learnt._file)  # as its death does
     await ward.n.execute("UPDATE worker SET heartbeat_at = now() - interval '61 s' WHERE id = $1", ward.queue.worker_id)
-    tick = Clock(0.0)
-    burials = Burials(ward.n.parts, journals, tick=tick)
+    burials = Burials(ward.n.parts, journals)
     while not await ward.events():
         await burials.bury_silent(60)
-        tick.seconds += 5
+        database_clock.seconds += 5
     assert await ward.events() == [(0, 1)]
     assert await ward.states() == []
 
 
-async def test_nobody_is_buried_for_a_silence_of_the_database(ward: Ward) -> None:
+async def test_nobody_is_buried_for_a_silence_of_the_database(ward: Ward, database_clock: Clock) -> None:
     """After an outage the last sign of life of everybody is old: those that live are given time for another."""
     await ward.leases("")
-    tick = Clock(0.0)
-    burials = Burials(ward.n.parts, ward.n.parts.paths.journals, tick=tick)
+    burials = Burials(ward.n.parts, ward.n.parts.paths.journals)
 
     async def looks(seconds: float) -> bool:
         """Whether the worker is still there after so long with a look every other second."""
-        until = tick.seconds + seconds
-        while tick.seconds < until:
+        until = database_clock.seconds + seconds
+        while database_clock.seconds < until:
             await burials.bury_silent(60)
-            tick.seconds += 2
+            database_clock.seconds += 2
         return bool(await ward.n.rows("SELECT FROM worker"))
 
     assert await looks(60)
     await ward.n.execute("UPDATE worker SET heartbeat_at = now() - interval '61 s'")
-    tick.seconds += 61  # without an answer
+    database_clock.seconds += 61  # without an answer
     assert await looks(60)
     assert not await looks(4)
     assert await ward.states() == [(0, 0)]
