@@ -9,7 +9,7 @@ are given back once it can't be under way any more. Raises DatabaseUnavailable.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -18,7 +18,7 @@ from config.database import DatabaseUnavailable
 from config.keyring import KeyringError
 from metrics import registry
 from mta.accounts import Accounts
-from mta.dispatch import FullSites, Room, pause_seconds
+from mta.dispatch import Room, Span, pause_seconds
 from mta.identifiers import LANES, first_id_at
 from mta.lease import Lease
 from mta.queue import ClaimedRow, Queue
@@ -33,6 +33,9 @@ _DOUBT_SECONDS: Final = 60.0
 _UNREADABLE_SECONDS: Final = 600.0
 # recipients looked at in one statement that puts off those of full sites
 _PUT_OFF_AT_ONCE: Final = 5_000
+_LEAST_PUT_OFF: Final = 100
+# until a lane in which there was nothing to put off is looked at again for that
+_NOTHING_SECONDS: Final = 5.0
 
 
 class Deliverer(Protocol):
@@ -46,9 +49,12 @@ class Deliverer(Protocol):
         """Give a lease back to the queue at once."""
         ...
 
-    @property
-    def full_sites(self) -> FullSites:
-        """The sites that take nothing more for now."""
+    def put_off(self, message_class: MessageClass, most: int) -> Sequence[Span]:
+        """Sites where what is due of a class is to be put off, and until when. most: how many at once."""
+        ...
+
+    def were_put_off(self, spans: Sequence[Span], counts: Mapping[str, int]) -> None:
+        """So many of campaigns were put off, by site."""
         ...
 
     def messages(self) -> Iterable[int]:
@@ -91,6 +97,8 @@ class Claims:
         self._stopped = False
         self._turned_away = 0
         self._pause_seconds = 0.0
+        self._put_off_at_once = _PUT_OFF_AT_ONCE
+        self._nothing_until: dict[tuple[int, MessageClass], float] = {}
 
     async def claim_for_ever(self) -> None:
         """Take due recipients from the queue while there is room, until stopped."""
@@ -171,13 +179,24 @@ class Claims:
 
     async def _put_off(self, lane: int, message_class: MessageClass) -> None:
         """What is due first in a lane and would be turned away at its site."""
-        full, now = self._deliverer.full_sites, self._now()
-        if not (spans := full.spans(now, message_class, _PUT_OFF_AT_ONCE)):
+        most, now = self._put_off_at_once, self._now()
+        if now < self._nothing_until.get((lane, message_class), 0.0):
+            return
+        if not (spans := self._deliverer.put_off(message_class, most)):
             return
         started = time.perf_counter()
-        counts = await self._queue.put_off(lane, message_class, _PUT_OFF_AT_ONCE, now, spans)
-        full.were_put_off(now, spans, counts)
-        self._pause_seconds = pause_seconds(_PUT_OFF_AT_ONCE, sum(counts.values()), time.perf_counter() - started)
+        try:
+            counts = await self._queue.put_off(lane, message_class, most, now, spans)
+        except DatabaseUnavailable:
+            # it may have taken too long, and a claim takes less
+            self._put_off_at_once = max(_LEAST_PUT_OFF, most // 2)
+            return
+        self._put_off_at_once = min(_PUT_OFF_AT_ONCE, most * 2)
+        if not counts:
+            self._nothing_until[lane, message_class] = now + _NOTHING_SECONDS
+        elif message_class is MessageClass.CAMPAIGN:
+            self._deliverer.were_put_off(spans, counts)
+        self._pause_seconds = pause_seconds(most, sum(counts.values()), time.perf_counter() - started)
 
     async def _settle_doubt(self) -> None:
         """After a claim whose answer was lost: what is leased to this worker without its knowing goes back."""

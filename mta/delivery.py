@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -25,7 +25,7 @@ from mta.claims import Claims
 from mta.connector import Connector
 from mta.contents import Content, Contents, Unsignable
 from mta.crossroads import Crossroads
-from mta.dispatch import SPREAD_SECONDS, FullSites, Room, Site, share
+from mta.dispatch import SPREAD_SECONDS, FullSites, Room, Site, Span, share
 from mta.intake import Stored
 from mta.lease import Lease, RetryPolicy, cancel, expire, give_back, hold, settle, withhold
 from mta.orders import Book, Standing
@@ -149,10 +149,17 @@ class Delivery:
                 )
             )
 
-    @property
-    def full_sites(self) -> FullSites:
-        """The sites that take nothing more for now."""
-        return self._full
+    def put_off(self, message_class: MessageClass, most: int) -> list[Span]:
+        """Sites where what is due of a class is to be put off, and until when. None while this worker can't send
+        anyway: others can.
+        """
+        if not self._limit() or not self._orders.fresh() or not self._gate.fresh():
+            return []
+        return self._full.spans(self._now(), message_class, most)
+
+    def were_put_off(self, spans: Sequence[Span], counts: Mapping[str, int]) -> None:
+        """So many of campaigns were put off, by site."""
+        self._full.were_put_off(self._now(), spans, counts)
 
     def site_of(self, domain: str) -> str:
         """The site that mail for a domain goes to as far as is known, or ""."""
@@ -168,8 +175,11 @@ class Delivery:
         return self._accept(lease)
 
     def decline(self, lease: Lease, due_at: float, site: str) -> None:
-        """A claimed recipient that goes back at once."""
+        """A claimed recipient that goes back at once, for lack of room for more of its campaign."""
         self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
+        # two slow sites may share all that a campaign may have, and neither be full by itself
+        if (known := self._sites.get(site)) is not None and known.shut(self._now(), lease.message_class):
+            self._full.add(known)
         self._give_back(lease, due_at, site)
 
     def _accept(self, lease: Lease) -> bool:
@@ -206,14 +216,14 @@ class Delivery:
             self._full.add(site)
             self._give_back(lease, due_at, site.key, site.last_outcome)
             return False
-        if len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
-            self._full.add(site)
-            self._give_back(lease, site.turn_at(now, self._chance()), site.key)
-            return False
         if not self._limit():
             # fewer connections than workers: others have the site's share, one of them will claim it
             self._give_back(lease, now + self._chance() * self._limits.poll_seconds, site.key)
             return True
+        if len(site.queue) >= self._limits.memory_per_site and lease.message_class is not MessageClass.TRANSACTIONAL:
+            self._full.add(site)
+            self._give_back(lease, site.turn_at(now, self._chance()), site.key)
+            return False
         site.push(lease, now)
         self._pump(site)
         return True

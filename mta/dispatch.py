@@ -36,7 +36,8 @@ _PUT_OFF_AT_ONCE = 100
 _BACKED_UP_SECONDS = 60.0
 # what was put off comes due at twice the pace of its site, so that a pace that rises finds work, or at this one
 _LEAST_PER_SECOND = 500.0
-_LONGEST_PUT_OFF_SECONDS = 600.0
+# also where a site rests for longer: it does so for this worker, and another one may reach it
+_LONGEST_PUT_OFF_SECONDS = 300.0
 
 
 class FairQueue:
@@ -200,10 +201,10 @@ class Site:
         return self.pace.turn_at(len(self.queue), now, chance)
 
     def full(self, now: float, bound: int) -> bool:
-        """Whether it takes nothing more: from when something was turned away until it may be tried, and half of its
-        room is free.
+        """Whether it takes nothing more: from when something was turned away until it may be tried, is not backed up,
+        and half of its room is free.
         """
-        if self.turned_away and not self.suspended(now) and len(self.queue) <= bound // 2:
+        if self.turned_away and not self._shut(now) and len(self.queue) <= bound // 2:
             self.turned_away = 0
         return self.turned_away > 0
 
@@ -212,13 +213,26 @@ class Site:
         pace = self.pace.per_second(now)
         return pace is not None and pace * _BACKED_UP_SECONDS < len(self.queue)
 
-    def put_off(self, now: float, most: int) -> "Span":
-        """When so many that are due here are to be due again: behind those that were put off before."""
-        first = max(now + _PACE_SECONDS, self.suspended_until, min(self.put_off_until, now + _LONGEST_PUT_OFF_SECONDS))
+    def _shut(self, now: float) -> bool:
+        return self.suspended(now) or self.backed_up(now)
+
+    def shut(self, now: float, message_class: MessageClass) -> bool:
+        """Whether what is due here of a class can wait in the queue; transactional mail has no bound, and waits only
+        where a site rests.
+        """
+        return self._shut(now) if message_class is MessageClass.CAMPAIGN else self.suspended(now)
+
+    def put_off(self, now: float, message_class: MessageClass, most: int) -> "Span":
+        """When so many that are due here are to be due again: a campaign's behind those that were put off before."""
+        latest = now + _LONGEST_PUT_OFF_SECONDS
+        first = min(max(now + _PACE_SECONDS, self.suspended_until), latest)
+        if message_class is MessageClass.TRANSACTIONAL:
+            return Span(self.key, first, first + SPREAD_SECONDS)
+        first = max(first, min(self.put_off_until, latest))
         return Span(self.key, first, first + most / self._put_off_per_second(now))
 
     def were_put_off(self, now: float, span: "Span", count: int) -> None:
-        """So many really were."""
+        """So many of a campaign really were."""
         self.put_off_until = span.first + count / self._put_off_per_second(now)
 
     def _put_off_per_second(self, now: float) -> float:
@@ -275,14 +289,12 @@ class FullSites:
     def spans(self, now: float, message_class: MessageClass, most: int) -> list[Span]:
         """When what is due of a class is to be due again, by site. most: how many will be put off at once."""
         self.reopened(now)
-        # transactional mail has no bound at a site, and waits for those only that rest
-        bounded = message_class is MessageClass.CAMPAIGN
-        shut = [site for site in self._sites if site.suspended(now) or (bounded and site.backed_up(now))]
+        shut = [site for site in self._sites if site.shut(now, message_class)]
         worst = heapq.nlargest(_PUT_OFF_AT_ONCE, shut, key=lambda site: site.turned_away)
-        return [site.put_off(now, most) for site in worst]
+        return [site.put_off(now, message_class, most) for site in worst]
 
     def were_put_off(self, now: float, spans: Sequence[Span], counts: Mapping[str, int]) -> None:
-        """So many of each site were put off."""
+        """So many of campaigns were put off, by site."""
         first = {span.site: span for span in spans}
         for site in self._sites:
             if site.key in counts:

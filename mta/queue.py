@@ -430,9 +430,10 @@ class Queue:
             await connection.fetch(_QUERIES.bury, list(worker_ids))
             return _count(await connection.execute(_QUERIES.reclaim, now))
 
-    async def silent(self, silent_seconds: float) -> bool:
-        """Whether a worker, of any node, gave no heartbeat for so long."""
-        return bool(await self._fetch(_QUERIES.silent, (silent_seconds,), None))
+    async def silent(self, silent_seconds: float) -> tuple[float, bool]:
+        """The time by the database's clock, and whether a worker, of any node, gave no heartbeat for so long."""
+        [row] = await self._fetch(_QUERIES.silent, (silent_seconds,), None)
+        return row[0], row[1]
 
     async def bury_silent(self, silent_seconds: float, now: float) -> int:
         """Bury those that still are silent; returns how many recipients are queued again."""

@@ -167,9 +167,9 @@ RETURNING message_id, ordinal;
 
 -- name: defer
 -- Give leased recipients back with the time of their next attempt; what was an attempt is an event. Only rows that the
--- worker still leases. A row that says all this already was given back before, in a commit whose answer was lost or by a
--- worker that died since, and what leases it now is another lease. So is that of a row with as many attempts as an
--- attempt made of it: a journal holds what was committed long ago too.
+-- worker still leases. A row that says this or a later time already was given back before, in a commit whose answer was
+-- lost or by a worker that died since, and what leases it now is another lease. So is that of a row with as many attempts
+-- as an attempt made of it: a journal holds what was committed long ago too.
 WITH given AS (
     SELECT *
     FROM unnest(
@@ -186,7 +186,7 @@ WITH given AS (
         last_outcome = d.last_outcome, delay_reported = d.delay_reported
     FROM given d
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND coalesce(r.worker_id, 0) = $9
-        AND (r.due_at, r.attempts) IS DISTINCT FROM (to_timestamp(d.due_at), d.attempts)
+        AND (r.attempts < d.attempts OR r.due_at < to_timestamp(d.due_at))
         AND (r.attempts < d.attempts OR r.attempts = d.attempts AND (NOT d.tried OR d.attempts = 32000))
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (
@@ -311,8 +311,9 @@ SELECT id FROM worker WHERE heartbeat_at > clock_timestamp() - make_interval(sec
 DELETE FROM worker WHERE id = ANY ($1::integer[]) RETURNING id;
 
 -- name: silent
--- Whether a worker of whatever node has been silent for too long.
-SELECT FROM worker WHERE heartbeat_at < clock_timestamp() - make_interval(secs => $1) LIMIT 1;
+-- The time here, and whether a worker of whatever node has been silent for too long.
+SELECT extract(epoch FROM clock_timestamp())::float8,
+    EXISTS (SELECT FROM worker WHERE heartbeat_at < clock_timestamp() - make_interval(secs => $1));
 
 -- name: bury_silent
 -- Forget workers of whatever node that have been silent for too long.

@@ -27,6 +27,10 @@ class Gate:
         self._fresh = watch.fresh
         self._holds: dict[str, bool] = {}
 
+    def fresh(self) -> bool:
+        """Whether it is open for anybody at all."""
+        return self._fresh()
+
     def allows(self, keys: tuple[int, ...], message_class: MessageClass) -> Verdict:
         """Whether a message of this class may go to the person of these scope keys, at this moment."""
         if not self._fresh() or (self._holds and self._held(message_class)):

@@ -512,17 +512,55 @@ async def test_transactional_mail_is_claimed_for_a_site_that_is_backed_up(n: Nod
         await until(lambda: e.room.held == 6)
 
 
-async def test_what_a_campaign_has_no_room_for_keeps_the_name_of_its_site(n: Node, clock: Clock) -> None:
+async def test_slow_sites_that_share_all_the_room_of_a_campaign_are_put_off_too(n: Node, clock: Clock) -> None:
+    """Neither is full by itself. What goes back for lack of room for its campaign keeps the name of its site."""
     async with (
-        Peer(Script().on("GREETING", hold(asyncio.Event()))) as silent,
-        engine(n, clock, {"example.net": silent.port}, room=(1_000, 5)) as e,
+        Peer(Script().on("GREETING", hold(asyncio.Event()))) as one,
+        Peer(Script().on("GREETING", hold(asyncio.Event()))) as two,
+        engine(n, clock, {"example.net": one.port, "example.org": two.port}, room=(1_000, 10)) as e,
     ):
-        await e.submit(*readers(5))
-        await until(lambda: e.delivery.site_of("example.net") != "")
-        await later(e, "anna@example.net")
+        await e.submit(*readers(5), *readers(5, "example.org"))
+        domains = ("example.net", "example.org")
+        await until(lambda: all(e.delivery.site_of(domain) for domain in domains))
+        clock.seconds += 2
+        await later(e, *(f"more{number}@{domain}" for number in range(5) for domain in domains))
         await e.claim()
-        await eventually(lambda: queued(n, 1))
-        assert await n.rows("SELECT site FROM recipient WHERE state = 0") == [(e.delivery.site_of("example.net"),)]
+        await eventually(lambda: queued(n, 10))
+        here, there = (e.delivery.site_of(domain) for domain in domains)
+        assert set(await sites(n)) == {(here, 5), (there, 5), (None, 10)}
+        clock.seconds += 15
+        assert max(await e.due()) <= 0
+        await e.claim()
+        assert min(await e.due()) > 0
+        assert await e.states() == [(0, 0)] * 10 + [(1, 0)] * 10
+
+
+async def test_who_can_not_send_puts_nothing_off(n: Node, clock: Clock) -> None:
+    """Others may deliver it."""
+    async with backed_up(n, clock, asyncio.Event()) as (e, _):
+        assert e.delivery.put_off(MessageClass.CAMPAIGN, 100)
+        e.delivery.share_with([n.parts.queue.worker_id + 1])
+        assert not e.delivery.put_off(MessageClass.CAMPAIGN, 100)
+
+
+async def test_what_can_not_be_put_off_in_time_is_claimed_all_the_same(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    async def late(_lane: int, _class: MessageClass, most: int, *_: object) -> dict[str, int]:
+        sizes.append(most)
+        raise DatabaseUnavailable("it took too long")
+
+    async with backed_up(n, clock, asyncio.Event()) as (e, healthy):
+        await e.submit("anna@example.org")
+        await eventually(lambda: came_to(n, DELIVERED, 1))
+        await later(e, "bob@example.org")
+        monkeypatch.setattr(n.parts.queue, "put_off", late)
+        for _ in range(3):
+            await e.claim()
+        await until(lambda: len(healthy.messages) == 2)
+        assert sizes[:2] == [5_000, 2_500]
 
 
 async def test_a_site_that_takes_mail_again_is_claimed_for_at_once(n: Node, clock: Clock) -> None:

@@ -212,6 +212,37 @@ async def test_a_deferral_that_is_said_twice_does_not_take_a_newer_lease(queue: 
     assert await rows(database, "SELECT count(*) FROM event WHERE type = 7") == [(1,)]
 
 
+async def test_what_was_put_off_meanwhile_does_not_make_a_repeated_deferral_take_a_newer_lease(
+    queue: Queue, database: Database
+) -> None:
+    await queue.insert([message(5)])
+    [row] = await claimed(queue)
+    given_back = [came_to(row, tried=False, attempts=0, outcome=None)]
+    assert len(await queue.defer(given_back)) == 1
+    site = given_back[0].site
+    assert await queue.put_off(LANE, CAMPAIGN, 10, NOW + 60, [(site, NOW + 70, NOW + 80)]) == {site: 1}
+    assert len(await claimed(queue, now=NOW + 90)) == 1
+    assert await queue.defer(given_back) == set()
+    assert [row[2] for row in await states(database)] == [1]
+
+
+async def test_only_those_of_the_first_due_that_are_for_these_sites_are_put_off(
+    queue: Queue, database: Database
+) -> None:
+    await queue.insert([message(1, 2, 3)])
+    await rows(database, "UPDATE recipient SET due_at = due_at + ordinal * interval '1 s'")
+    await rows(database, "UPDATE recipient SET site = 'a' WHERE ordinal < 2")
+    await rows(database, "UPDATE recipient SET expires_at = due_at + interval '9 s' WHERE ordinal = 0")
+    spans = [("a", NOW + 100, NOW + 200), ("b", NOW + 100, NOW + 200)]
+    assert await queue.put_off(LANE, CAMPAIGN, 1, NOW + 5, spans) == {"a": 1}
+    assert await queue.put_off(LANE, MessageClass.TRANSACTIONAL, 10, NOW + 5, spans) == {}
+    assert await queue.put_off(LANE, CAMPAIGN, 10, NOW + 5, spans) == {"a": 1}
+    due = await rows(database, "SELECT extract(epoch FROM due_at)::float8 FROM recipient ORDER BY ordinal")
+    assert due[0] == (NOW + 9,)
+    assert NOW + 100 <= due[1][0] <= NOW + 200
+    assert due[2] == (NOW + 2,)
+
+
 async def test_burial_gives_back_what_the_dead_had_leased_and_nothing_else(queue: Queue, database: Database) -> None:
     living = await worker(database)
     await queue.insert([message(*range(6))])
@@ -254,11 +285,11 @@ async def test_silent_workers_are_buried_and_the_others_live(queue: Queue, datab
     living = await worker(database)
     await queue.insert([message(5)])
     await claimed(queue)
-    assert not await living.silent(60)
+    assert not (await living.silent(60))[1]
     assert await living.bury_silent(60, NOW) == 0
     await rows(database, "UPDATE worker SET heartbeat_at = now() - interval '61 s' WHERE id = $1", queue.worker_id)
     assert await living.heartbeat(60) == [living.worker_id]
-    assert await living.silent(60)
+    assert (await living.silent(60))[1]
     assert await living.bury_silent(60, NOW) == 1
     assert (await states(database))[0][2:] == (0, None)
 

@@ -42,6 +42,9 @@ class FakeGate(Gate):
         self.stopped: set[int] = set()
         self.asked = 0
 
+    def fresh(self) -> bool:
+        return not self.stale
+
     def allows(self, keys: tuple[int, ...], message_class: MessageClass) -> Verdict:
         self.asked += 1
         if self.stale:

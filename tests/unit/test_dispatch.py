@@ -246,12 +246,12 @@ def test_what_is_due_at_a_resting_site_is_put_off_whatever_it_is() -> None:
     full, resting = FullSites(10), site()
     resting.unreachable(outcome(Action.DELAYED), NOW, 0.5)
     full.add(resting)
-    for message_class in (CAMPAIGN, TRANSACTIONAL):
-        assert full.spans(NOW + 2, message_class, 1_000) == [(resting.key, NOW + 5, NOW + 7)]
+    assert full.spans(NOW + 2, CAMPAIGN, 1_000) == [(resting.key, NOW + 5, NOW + 7)]
+    assert full.spans(NOW + 2, TRANSACTIONAL, 1_000) == [(resting.key, NOW + 5, NOW + 15)]
     assert sites(full, NOW + 5) == []
 
 
-def test_those_that_are_put_off_come_behind_those_before_and_never_too_late() -> None:
+def test_those_that_are_put_off_come_behind_those_before_but_no_transactional_mail_behind_a_campaign() -> None:
     full, resting = FullSites(10), site()
     resting.unreachable(outcome(Action.DELAYED), NOW, 0.5)
     full.add(resting)
@@ -260,7 +260,28 @@ def test_those_that_are_put_off_come_behind_those_before_and_never_too_late() ->
         assert span == (resting.key, NOW + 5 + number, NOW + 7 + number)
         full.were_put_off(NOW + 1, spans, {resting.key: 500})
     full.were_put_off(NOW + 1, spans, {resting.key: 1_000_000})
-    assert full.spans(NOW + 1, CAMPAIGN, 1_000) == [(resting.key, NOW + 601, NOW + 603)]
+    assert full.spans(NOW + 1, CAMPAIGN, 1_000) == [(resting.key, NOW + 301, NOW + 303)]
+    assert full.spans(NOW + 1, TRANSACTIONAL, 1_000) == [(resting.key, NOW + 5, NOW + 15)]
+
+
+def test_nothing_is_put_off_for_as_long_as_a_site_may_rest() -> None:
+    """It rests for this worker; another one may reach it."""
+    full, resting = FullSites(10), site()
+    for _ in range(12):
+        resting.suspended_until = 0.0
+        resting.unreachable(outcome(Action.DELAYED), NOW, 0.5)
+    full.add(resting)
+    assert full.spans(NOW + 1, CAMPAIGN, 1_000) == [(resting.key, NOW + 301, NOW + 303)]
+    assert full.spans(NOW + 1, TRANSACTIONAL, 1_000) == [(resting.key, NOW + 301, NOW + 311)]
+
+
+def test_a_site_that_is_backed_up_is_full_however_little_it_holds() -> None:
+    """Campaigns may have no room for more of it."""
+    full, slow = FullSites(1_000), full_site(100)
+    takes(slow, 1, 2)
+    full.add(slow)
+    assert not full.reopened(NOW + 2)
+    assert sites(full, NOW + 2) == [slow.key]
 
 
 def test_a_pace_that_rises_finds_work_among_those_that_were_put_off() -> None:
