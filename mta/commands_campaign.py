@@ -4,12 +4,10 @@ An order is in force on every node within a second, for what is queued, leased a
 target is unknown, 2 for wrong use.
 """
 
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,8 +22,6 @@ ListName = Annotated[str, typer.Option("--list", help="Everything for this list.
 Site = Annotated[str, typer.Option("--site", help="Everything for this site, as `heed queue` names it.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; others will read it.")]
 Actor = Annotated[str, typer.Option("--by", help="Who orders it.", show_default="you")]
-
-_PRIORITY: Final = -10
 
 _WORDS = {State.RUNNING: "running", State.PAUSED: "paused", State.CANCELLED: "cancelled"}
 
@@ -235,14 +231,7 @@ def reschedule(
 
 
 def _give(order: Callable[[Any], Awaitable[str]], config: Any, overrides: Any) -> None:
-    come_first()
     OUT.print(run_with_parts(settings_of(config, overrides), order), markup=False)
-
-
-def come_first() -> None:
-    """Run before the mail that an order is about, where that keeps the machine busy and the system allows it."""
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
 
 
 async def _found(parts: Any, campaign: str, list_name: str, tenant: str, site: str) -> Any:
