@@ -175,7 +175,7 @@ class Delivery:
         return self._accept(lease)
 
     def decline(self, lease: Lease, due_at: float, site: str) -> None:
-        """A claimed recipient that goes back at once, for lack of room for more of its campaign."""
+        """A claimed recipient that goes back at once, unreadable or for lack of room for its campaign."""
         self._open_recipients[lease.message_id] = self._open_recipients.get(lease.message_id, 0) + 1
         # two slow sites may share all that a campaign may have, and neither be full by itself
         if (known := self._sites.get(site)) is not None and known.shut(self._now(), lease.message_class):

@@ -204,7 +204,7 @@ class Site:
         """Whether it takes nothing more: from when something was turned away until it may be tried, is not backed up,
         and half of its room is free.
         """
-        if self.turned_away and not self._shut(now) and len(self.queue) <= bound // 2:
+        if self.turned_away and not self.shut(now, MessageClass.CAMPAIGN) and len(self.queue) <= bound // 2:
             self.turned_away = 0
         return self.turned_away > 0
 
@@ -213,14 +213,11 @@ class Site:
         pace = self.pace.per_second(now)
         return pace is not None and pace * _BACKED_UP_SECONDS < len(self.queue)
 
-    def _shut(self, now: float) -> bool:
-        return self.suspended(now) or self.backed_up(now)
-
     def shut(self, now: float, message_class: MessageClass) -> bool:
         """Whether what is due here of a class can wait in the queue; transactional mail has no bound, and waits only
         where a site rests.
         """
-        return self._shut(now) if message_class is MessageClass.CAMPAIGN else self.suspended(now)
+        return self.suspended(now) or (message_class is MessageClass.CAMPAIGN and self.backed_up(now))
 
     def put_off(self, now: float, message_class: MessageClass, most: int) -> "Span":
         """When so many that are due here are to be due again: a campaign's behind those that were put off before."""

@@ -85,8 +85,7 @@ JOIN message m ON m.lane = $1 AND m.id = leased.message_id;
 
 -- name: put_off
 -- Of the oldest due recipients of a lane and class, let those of full sites be due again in the span of their site, spread
--- evenly, but no later than they expire (D4). Returns how many by site. Few bytes and no keys: their worker would only
--- find out one by one that there is no room for them.
+-- evenly, but no later than they expire (D4). Returns how many by site.
 WITH front AS MATERIALIZED (
     SELECT message_id, ordinal, site
     FROM recipient
@@ -186,8 +185,10 @@ WITH given AS (
         last_outcome = d.last_outcome, delay_reported = d.delay_reported
     FROM given d
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND coalesce(r.worker_id, 0) = $9
-        AND (r.attempts < d.attempts OR r.due_at < to_timestamp(d.due_at))
-        AND (r.attempts < d.attempts OR r.attempts = d.attempts AND (NOT d.tried OR d.attempts = 32000))
+        AND (
+            r.attempts < d.attempts
+            OR (r.attempts = d.attempts AND r.due_at < to_timestamp(d.due_at) AND (NOT d.tried OR d.attempts = 32000))
+        )
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (
     INSERT INTO event (

@@ -539,6 +539,10 @@ async def test_who_can_not_send_puts_nothing_off(n: Node, clock: Clock) -> None:
     """Others may deliver it."""
     async with backed_up(n, clock, asyncio.Event()) as (e, _):
         assert e.delivery.put_off(MessageClass.CAMPAIGN, 100)
+        n.gate.stale = True
+        assert not e.delivery.put_off(MessageClass.CAMPAIGN, 100)
+        n.gate.stale = False
+        assert e.delivery.put_off(MessageClass.CAMPAIGN, 100)
         e.delivery.share_with([n.parts.queue.worker_id + 1])
         assert not e.delivery.put_off(MessageClass.CAMPAIGN, 100)
 
