@@ -1,6 +1,9 @@
 """The scripted peer does what its script says: shown with a bare socket on the other side."""
 
 import asyncio
+import contextlib
+import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -177,3 +180,21 @@ async def test_a_wait_for_what_never_comes_ends() -> None:
     async with Peer(patience_seconds=0.01) as peer:
         with pytest.raises(TimeoutError):
             await peer.message()
+
+
+@pytest.mark.parametrize("turns_of_the_loop", range(6))
+async def test_a_connection_that_has_only_just_come_is_closed_with_the_others(turns_of_the_loop: int) -> None:
+    peer = Peer()
+    await peer.start()
+    with socket.create_connection((peer.host, peer.port), timeout=10) as caller:
+        for _ in range(turns_of_the_loop):
+            await asyncio.sleep(0)
+        await peer.stop()
+        for _ in range(turns_of_the_loop + 6):
+            await asyncio.sleep(0)
+        # what is neither closed nor kept is found by the collector, whose warning fails this test
+        del peer
+        gc.collect()
+        caller.settimeout(0.1)
+        with contextlib.suppress(ConnectionResetError):
+            assert caller.recv(100) in (b"", b"220 peer.example.net ESMTP\r\n")

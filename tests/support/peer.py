@@ -305,6 +305,7 @@ class Peer:
         self._stages: Counter[str] = Counter()
         self._stage_waiters: list[tuple[str, int, asyncio.Future[Connection]]] = []
         self._server: asyncio.Server | None = None
+        self._stopped = False
         self._dialogues: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -326,6 +327,7 @@ class Peer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._read_limit_octets)
         listener.bind((self.host, self.port))
         self.port = listener.getsockname()[1]
+        self._stopped = False
         self._server = await asyncio.start_server(
             self._serve,
             sock=listener,
@@ -336,12 +338,19 @@ class Peer:
     async def stop(self) -> None:
         """Stop listening and break what is open."""
         assert self._server is not None
+        self._stopped = True
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        # asyncio makes no transport for a connection that it accepted just before its server was closed
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         self._server.close()
         for task in self._dialogues:
             task.cancel()
         await asyncio.gather(*self._dialogues, return_exceptions=True)
         for connection in self.connections:
-            connection.writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # of asyncio, for a TLS transport that has ended
+                connection.writer.transport.abort()
         await self._server.wait_closed()
 
     async def connected(self) -> Connection:
@@ -381,13 +390,14 @@ class Peer:
         self.messages.append(message)
         self._new_messages.put_nowait(message)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Called as soon as a connection is there: a task that was cancelled before it began would never close it."""
         connection = Connection(len(self.connections) + 1, self, reader, writer, tls=self._implicit_tls)
         self.connections.append(connection)
         self._new_connections.put_nowait(connection)
-        task = asyncio.current_task()
-        assert task is not None
+        if self._stopped:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(connection.converse())
         self._dialogues.add(task)
         task.add_done_callback(self._dialogues.discard)
-        with contextlib.suppress(asyncio.CancelledError):
-            await connection.converse()
