@@ -15,7 +15,7 @@ run: install
 	@exec $(BIN)/heed run
 
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.support.ports import free_port
+
 _PROGRAMS: Final = {
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
@@ -83,7 +85,7 @@ class Postfix:
     """A Postfix that relays everything to a port of the loopback interface, one transaction for each recipient."""
 
     def __init__(self, directory: Path, next_hop: int) -> None:
-        self.signed_port, self.unsigned_port = _free_port(), _free_port()
+        self.signed_port, self.unsigned_port = free_port(), free_port()
         self._directory = directory
         self._configuration, self._queue = directory / "etc", directory / "queue"
         self._next_hop = next_hop
@@ -184,11 +186,6 @@ def _path(name: str) -> str | None:
 
 def _output(command: list[str]) -> str:
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _await_port(port: int) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -19,6 +18,7 @@ from metrics.dashboards import DASHBOARDS
 from tests.support.daemon import ROOT, Daemon, running
 from tests.support.load import Load
 from tests.support.peer import Peer
+from tests.support.ports import free_port
 from tests.support.script import Script, reply
 
 needs_promtool = pytest.mark.skipif(
@@ -40,8 +40,7 @@ def test_promtool_agrees(arguments: list[str]) -> None:
 @asynccontextmanager
 async def prometheus(directory: Path, target: int) -> AsyncIterator[int]:
     """A Prometheus of this test alone, looking each half second; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config = (
         "global: {scrape_interval: 500ms}\nscrape_configs:\n"
         f"  - {{job_name: heed, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}\n"

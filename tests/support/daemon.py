@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ from typing import Final
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 START_SECONDS: Final = 60.0
@@ -47,9 +48,7 @@ class Ports:
     @classmethod
     def free(cls) -> "Ports":
         """Ports that nobody listens on at this moment."""
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(6)]
-            return cls(*(each.getsockname()[1] for each in sockets))
+        return cls(*(free_port() for _ in range(6)))
 
     def options(self) -> list[str]:
         """The settings that make a daemon listen there."""

@@ -13,7 +13,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 import psutil
+
+from tests.support.ports import free_port
 
 MAIL_DOMAIN: Final = "answers.example.com"
 """Whose mail the servers bring to Heed."""
@@ -51,7 +52,7 @@ class Mta:
     hostname = "mx.example.org"
 
     def __init__(self, *, inbound_port: int, onward_port: int, returned: Returned) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._inbound_port = inbound_port
         self._onward_port = onward_port
         self._returned = returned
@@ -376,11 +377,6 @@ def _missing(program: Path, root: Path) -> list[str]:
     environment = os.environ | {"LD_LIBRARY_PATH": library_path(root)}
     shown = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False, env=environment)
     return re.findall(r"(\S+) => not found", shown.stdout)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _uid(user: str) -> int:
