@@ -1,7 +1,7 @@
 # Heed, from a clone: `make run` tries it, `make test` checks it. Everything goes into .venv and var, both ignored by git.
 
 PYTHON ?= python3
-# More arguments for pytest: make test PYTEST="-k suppression"
+# More arguments for pytest: make test PYTEST="-k suppression"; to look into one: PYTEST="-n0 --pdb -k suppression"
 PYTEST ?=
 VENV := .venv
 BIN := $(VENV)/bin

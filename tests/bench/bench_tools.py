@@ -21,7 +21,7 @@ from pathlib import Path
 from mta.send import Campaign, send
 from mta.sink import Sink
 
-PORT = 12599
+PORT = 11599
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,4 +336,6 @@ async def test_a_client_that_hangs_up_early_is_still_unsubscribed(site: Site, da
 
 
 async def waiting_for_a_lock(database: Database) -> Any:
-    return await database.pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    return await database.pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )

@@ -305,7 +305,6 @@ class Peer:
         self._stages: Counter[str] = Counter()
         self._stage_waiters: list[tuple[str, int, asyncio.Future[Connection]]] = []
         self._server: asyncio.Server | None = None
-        self._stopped = False
         self._dialogues: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -327,7 +326,6 @@ class Peer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._read_limit_octets)
         listener.bind((self.host, self.port))
         self.port = listener.getsockname()[1]
-        self._stopped = False
         self._server = await asyncio.start_server(
             self._serve,
             sock=listener,
@@ -338,7 +336,6 @@ class Peer:
     async def stop(self) -> None:
         """Stop listening and break what is open."""
         assert self._server is not None
-        self._stopped = True
         for listener in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listener)
         # asyncio makes no transport for a connection that it accepted just before its server was closed
@@ -395,9 +392,6 @@ class Peer:
         connection = Connection(len(self.connections) + 1, self, reader, writer, tls=self._implicit_tls)
         self.connections.append(connection)
         self._new_connections.put_nowait(connection)
-        if self._stopped:
-            writer.transport.abort()
-            return
         task = asyncio.create_task(connection.converse())
         self._dialogues.add(task)
         task.add_done_callback(self._dialogues.discard)
