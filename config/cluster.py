@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from config.failure import DatabaseFailed
+
 PRIVATE_UID: Final = 60825  # in the range that systemd's UIDS-GIDS leaves unused by everybody (60578 to 61183)
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 COPY_PLACES: Final = (Path("/var/cache"), Path(tempfile.gettempdir()))  # the first that serves
@@ -25,7 +27,7 @@ _HERE: Final = "/proc/self/cwd"
 _INITDB: Final = ("--username=heed", "--encoding=UTF8", "--no-locale", "--auth-local=trust", "--auth-host=reject")
 
 
-class PostgresError(Exception):
+class PostgresError(DatabaseFailed):
     """The embedded server can't be started; the text says why and what to do."""
 
 

@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple, cast
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from config.failure import DatabaseFailed
+
 ACQUIRE_TIMEOUT_SECONDS: Final = 2.0
 CONNECT_TIMEOUT_SECONDS: Final = 2.0  # not longer than what an acquire may take, which waits for it
 KEEPALIVE_SECONDS: Final = 5  # silence on a dedicated connection before it is probed; then three probes, one a second
@@ -32,7 +34,7 @@ _MIGRATION_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _QUERY_START: Final = re.compile(r"^-- name:\s*(\S+)\s*$", re.MULTILINE)
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(DatabaseFailed):
     """There is no database that takes writes, for now. The text names the kind of failure, never data."""
 
 
@@ -40,7 +42,7 @@ class NoConnection(DatabaseUnavailable):
     """There is not even a connection: nothing was sent, so that nothing is in doubt."""
 
 
-class MigrationError(Exception):
+class MigrationError(DatabaseFailed):
     """The database's schema is not one that this version can bring up to date."""
 
 

@@ -1,4 +1,12 @@
-"""What is wrong with a file or directory, said to whoever meets it: what, where, and what helps."""
+"""What is said to whoever meets something that can't be done: what, where, and what helps."""
+
+
+class Failed(Exception):
+    """What was asked for can't be done; the text says why, and what would help."""
+
+
+class DatabaseFailed(Failed):
+    """There is no database that it could be done with."""
 
 
 def file_trouble(error: OSError) -> str:

@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from config.rights import file_trouble
+from config.failure import Failed, file_trouble
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 MAX_KEY_ID: Final = 31  # five bits of a token
 
 
-class KeyringError(Exception):
+class KeyringError(Failed):
     """A key file that can't be used, or a sealed value that none of the keys opens."""
 
 

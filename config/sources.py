@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from config.rights import file_trouble
+from config.failure import file_trouble
 from config.settings import Settings, SettingsError
 
 PREFIX = "HEED_"

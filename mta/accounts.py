@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from config.database import Database, load_queries
+from config.failure import Failed
 from config.keyring import Keyring
 from mta.vault import CampaignKey, VaultError
 from suppression.digest import MessageClass
@@ -31,12 +32,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class AccountError(Exception):
+class AccountError(Failed):
     """A request that can't be met: unknown or taken name, or one that is not well-formed."""
-
-
-class WrongInstallation(Exception):
-    """The database was written under another master key than this node's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +97,6 @@ class Accounts:
         self._reply_addresses: Cache[int, tuple[float, str]] = Cache()
         self._campaigns: Cache[tuple[int, str], Campaign] = Cache()
         self._campaigns_by_id: Cache[int, Campaign] = Cache()
-
-    async def check_installation(self) -> None:
-        """Claim a new database for this master key, or raise WrongInstallation when it belongs to another."""
-        value = self._keyring.check_value
-        async with self._db.transaction() as connection:
-            await connection.execute(_QUERIES.install, value)
-            stored = await connection.fetchval(_QUERIES.installation)
-        if stored != value:
-            raise WrongInstallation(
-                "this database was written under another master key: nothing in it could be read, and no suppression "
-                "would be found. Copy the key file of the node that made it to this one."
-            )
 
     async def tenant(self, name: str) -> Tenant:
         """A tenant by name; raises AccountError."""

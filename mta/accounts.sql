@@ -67,11 +67,3 @@ INSERT INTO campaign (tenant_id, name, content_key) VALUES ($1, $2, $3) ON CONFL
 -- name: campaign
 -- A campaign by its id.
 SELECT tenant_id, name, content_key FROM campaign WHERE id = $1;
-
--- name: installation
--- The key check of this installation, if it has one.
-SELECT key_check FROM installation;
-
--- name: install
--- Remember whose database this is.
-INSERT INTO installation (key_check) VALUES ($1) ON CONFLICT DO NOTHING;

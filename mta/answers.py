@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
 from bounce.answer import Answer, answer_of
 from bounce.outcome import redact
 from bounce.reader import read
@@ -31,7 +29,6 @@ from mta.replies import Decision, Own, Replies, decide, unsubscribe
 from suppression.entry import Channel, NewEntry
 from suppression.tokens import Purpose, Token
 
-_LOG = structlog.get_logger(__name__)
 # larger content is read in a thread, so that the event loop is not held up
 _INLINE_BYTES: Final = 65_536
 _UNAVAILABLE: Final = "451 4.3.0 Temporarily unable to take mail, try again later"

@@ -11,16 +11,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from metrics import registry
 from mta.journal import DeadJournal, dead_journals
 from mta.outcomes import Recorder
 from mta.parts import Parts
 from mta.queue import Completion, Queue
 
-_LOG = structlog.get_logger(__name__)
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 1.0
 
@@ -42,7 +40,7 @@ class Burials:
         """Bring in what workers of an earlier run had learnt, and take back what they had leased."""
         reclaimed = await self._bury([])
         if reclaimed:
-            _LOG.info("recipients of dead workers are queued again", recipients=reclaimed)
+            LOG.info("recipients of dead workers are queued again", recipients=reclaimed)
 
     async def lay_to_rest(self, worker_id: int) -> None:
         """Bury a worker that is known dead, as soon as the database allows."""
@@ -94,7 +92,7 @@ class Burials:
             replayed = True
         finally:
             journal.close(replayed=replayed)
-        _LOG.info("journal of a dead worker is replayed", dead_worker=journal.worker_id, outcomes=len(completions))
+        LOG.info("journal of a dead worker is replayed", dead_worker=journal.worker_id, outcomes=len(completions))
 
 
 async def _record(recorder: Recorder, completions: Sequence[Completion]) -> None:
@@ -105,7 +103,7 @@ async def _record(recorder: Recorder, completions: Sequence[Completion]) -> None
         raise
     except Exception as error:
         if len(completions) == 1:
-            _LOG.error("an outcome can't be replayed", message=completions[0].message_id, error=type(error).__name__)
+            LOG.error("an outcome can't be replayed", message=completions[0].message_id, error=type(error).__name__)
             return
         for completion in completions:
             await _record(recorder, [completion])

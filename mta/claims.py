@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-import structlog
-
 from config.database import DatabaseUnavailable
 from config.keyring import KeyringError
+from config.log import LOG
 from metrics import registry
 from mta.accounts import Accounts
 from mta.dispatch import Room, Span, pause_seconds
@@ -26,7 +25,6 @@ from mta.vault import Address, VaultError
 from suppression.digest import MessageClass
 from suppression.scopes import Scopes
 
-_LOG = structlog.get_logger(__name__)
 # longer than a statement can take before it fails, so that nothing of before is under way any more
 _DOUBT_SECONDS: Final = 60.0
 # until a recipient whose key is missing is looked at again
@@ -208,7 +206,7 @@ class Claims:
         given_back = await self._queue.disown(known, before, self._now())
         self._in_doubt_until = 0.0
         if given_back:
-            _LOG.warning("recipients of a lost claim are queued again", recipients=given_back)
+            LOG.warning("recipients of a lost claim are queued again", recipients=given_back)
 
     async def _read_again(self) -> None:
         """What could not be read while the database was away."""
@@ -227,7 +225,7 @@ class Claims:
             self._unread.append(row)
             return
         except (VaultError, KeyringError):
-            _LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
+            LOG.error("a queued recipient can't be read", message=row.message_id, ordinal=row.ordinal)
             readable, address = False, Address("")
         lease = self._lease(row, address)
         if not readable:

@@ -1,65 +1,78 @@
-"""The `heed` command: puts the commands together, and holds those that belong to none of the groups.
+"""The `heed` command: puts the commands together.
 
-Only reads arguments and prints results; what a command does is in the modules that it calls.
+Only what the command line asks for is imported: an operator waits for it, and each module of commands takes as long as
+a whole statement of the database.
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
-from config.rights import file_trouble
-from mta import (
-    commands_accounts,
-    commands_campaign,
-    commands_check,
-    commands_consent,
-    commands_events,
-    commands_look,
-    commands_queue,
-    commands_reports,
-    commands_suppress,
-    commands_test,
-    commands_top,
-)
-from mta.terminal import ERR, EXIT_CODES, OUT, Config, Json, Set, print_json, settings_of
+from config.log import quieten
+from mta.terminal import EXIT_CODES, say
 
-if TYPE_CHECKING:
-    from config.settings import Settings
+# Each command or group of commands, and what it is.
+_COMMANDS: Final = {
+    "run": "mta.commands_daemon.run",
+    "check-config": "mta.commands_daemon.check_config",
+    "tenant": "mta.commands_accounts.tenants",
+    "group": "mta.commands_accounts.groups",
+    "credential": "mta.commands_accounts.credentials",
+    "dkim": "mta.commands_accounts.dkim",
+    "check-domain": "mta.commands_check.check_domain",
+    "doctor": "mta.commands_check.doctor",
+    "send": "mta.commands_test.send",
+    "sink": "mta.commands_test.sink",
+    "campaign": "mta.commands_campaign.campaigns",
+    "top": "mta.commands_top.top",
+    "queue": "mta.commands_queue.queue",
+    "explain": "mta.commands_look.explain",
+    "trace": "mta.commands_look.trace",
+    "suppress": "mta.commands_suppress.suppress",
+    "consent": "mta.commands_consent.consent",
+    "prove": "mta.commands_suppress.prove",
+    "verify-log": "mta.commands_suppress.verify_log",
+    "classify": "mta.commands_daemon.classify",
+    "events": "mta.commands_events.events",
+    "webhook": "mta.commands_events.webhooks",
+    "report": "mta.commands_reports.report",
+    "usage": "mta.commands_reports.usage",
+}
 
-app = typer.Typer(
-    name="heed",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(commands_accounts.tenants, name="tenant")
-app.add_typer(commands_accounts.groups, name="group")
-app.add_typer(commands_accounts.credentials, name="credential")
-app.add_typer(commands_accounts.dkim, name="dkim")
-app.add_typer(commands_campaign.campaigns, name="campaign")
-app.add_typer(commands_suppress.suppress, name="suppress")
-app.add_typer(commands_test.sink, name="sink")
-app.add_typer(commands_consent.consent, name="consent")
-app.command("verify-log")(commands_suppress.verify_log)
-app.command()(commands_suppress.prove)
-app.command()(commands_test.send)
-app.command()(commands_queue.queue)
-app.command()(commands_look.explain)
-app.command()(commands_look.trace)
-app.command()(commands_top.top)
-app.add_typer(commands_events.webhooks, name="webhook")
-app.add_typer(commands_events.events, name="events")
-app.command()(commands_reports.report)
-app.command()(commands_reports.usage)
-app.command("check-domain")(commands_check.check_domain)
-app.command()(commands_check.doctor)
+
+def application(word: str = "") -> typer.Typer:
+    """The whole of `heed`; or, where the word is a command of it, only as much as that command needs."""
+    app = typer.Typer(
+        name="heed",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(heed)
+    for name in [word] if word in _COMMANDS else _COMMANDS:
+        module, _, attribute = _COMMANDS[name].rpartition(".")
+        command = getattr(import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    app.command("manual")(print_manual)
+    _state_exit_codes(app)
+    return app
+
+
+def main() -> None:
+    """Entry point."""
+    quieten()
+    application(*sys.argv[1:2])()
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        OUT.print(f"heed {_version() or 'from a source tree'}")
+        say(f"heed {_version() or 'from a source tree'}")
         raise typer.Exit
 
 
@@ -73,7 +86,6 @@ def _version() -> str:
         return ""
 
 
-@app.callback()
 def heed(
     _version: Annotated[  # read by its callback
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -82,95 +94,11 @@ def heed(
     """A mail delivery daemon for mail that people asked for."""
 
 
-@app.command()
-def run(config: Config = None, overrides: Set = None) -> None:
-    """Run the daemon in the foreground until SIGTERM."""
-    settings = settings_of(config, overrides)
-    _run_daemon(settings)
-
-
-def _run_daemon(settings: "Settings") -> None:
-    from mta.logs import configure
-
-    configure(settings.log.level, settings.log.format)
-    # prometheus_client decides at its import whether it shares values between processes
-    from mta.metrics_directory import forget_metrics, share_metrics
-
-    try:
-        share_metrics(settings.data_dir)
-    except OSError as error:
-        ERR.print(f"{settings.data_dir}: {error.strerror}; data_dir must be a directory of this user", markup=False)
-        raise typer.Exit(1) from None
-    import asyncio
-
-    from mta.announcement import announcement
-    from mta.supervisor import StartError, Supervisor
-
-    async def main() -> int:
-        return await Supervisor(settings).run(lambda: OUT.print(announcement(settings), markup=False))
-
-    try:
-        raise typer.Exit(asyncio.run(main()))
-    except StartError as error:
-        ERR.print(f"heed can't start: {error}", markup=False)
-        raise typer.Exit(1) from None
-    finally:
-        forget_metrics()
-
-
-@app.command("manual")
 def print_manual() -> None:
     """Print the man page; save it as heed.1 in a directory such as /usr/local/share/man/man1."""
     from mta.manual import manual
 
-    sys.stdout.write(manual(typer.main.get_command(app), _version()))
-
-
-@app.command("check-config")
-def check_config(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
-    """Check the configuration, and print it as it would be used. Exit code 2 when something is wrong."""
-    settings = settings_of(config, overrides)
-    values = settings.model_dump(mode="json")
-    if as_json:
-        print_json(values)
-        return
-    for name, value in values.items():
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                OUT.print(f"{name}.{key} = {inner!r}", markup=False)
-        else:
-            OUT.print(f"{name} = {value!r}", markup=False)
-    OUT.print("The configuration is valid.")
-
-
-@app.command()
-def classify(
-    files: Annotated[list[str], typer.Argument(help="Messages, mbox files or Maildirs; - for standard input.")],
-    as_json: Json = False,
-) -> None:
-    """Say what messages are (bounce, complaint, auto-reply …) and what Heed would do. Needs no database."""
-    import orjson
-
-    from bounce.report import classify_paths
-
-    try:
-        for item in classify_paths(files):
-            if as_json:
-                sys.stdout.write(orjson.dumps(item).decode() + "\n")
-            else:
-                _print_reading(item)
-    except OSError as error:
-        ERR.print(file_trouble(error), markup=False)
-        raise typer.Exit(1) from None
-
-
-def _print_reading(item: dict[str, Any]) -> None:
-    OUT.print(f"{item['file']}: {item['kind']} {item['feedback_type'] or ''}".rstrip(), markup=False)
-    for recipient in item["recipients"]:
-        verdict = "suppress" if recipient["suppress"] else "keep"
-        fields = [recipient[name] for name in ("address", "action", "status", "reply_code", "class")]
-        words = " ".join(str(field) for field in fields if field)
-        OUT.print(f"  {words}: {verdict} ({recipient['reason']})", markup=False)
+    sys.stdout.write(manual(typer.main.get_command(application()), _version()))
 
 
 def _state_exit_codes(group: typer.Typer) -> None:
@@ -181,14 +109,6 @@ def _state_exit_codes(group: typer.Typer) -> None:
     for child in group.registered_groups:
         if child.typer_instance is not None:
             _state_exit_codes(child.typer_instance)
-
-
-_state_exit_codes(app)
-
-
-def main() -> None:
-    """Entry point."""
-    app()
 
 
 if __name__ == "__main__":

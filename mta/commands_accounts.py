@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, operator, print_json, run_with_parts, say, settings_of, table
 
 tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
 groups = typer.Typer(help="Groups of tenants that share one policy.", no_args_is_help=True)
@@ -23,7 +24,7 @@ def tenant_add(name: TenantName, config: Config = None, overrides: Set = None, a
     if as_json:
         print_json({"id": tenant.id, "name": tenant.name})
     else:
-        OUT.print(f"Tenant {tenant.name} is made; `heed credential add {tenant.name} USER` lets it submit mail.")
+        say(f"Tenant {tenant.name} is made; `heed credential add {tenant.name} USER` lets it submit mail.")
 
 
 @tenants.command("list")
@@ -66,7 +67,7 @@ def tenant_set(
         await parts.orders.require_consent(target, consent_required, reason, operator())
 
     run_with_parts(settings_of(config, overrides), change)
-    OUT.print(f"Campaign mail of {name} needs {'a' if consent_required else 'no'} recorded consent.", markup=False)
+    say(f"Campaign mail of {name} needs {'a' if consent_required else 'no'} recorded consent.")
 
 
 @tenants.command("replies")
@@ -98,12 +99,9 @@ def tenant_replies(
         print_json({"tenant": name, "reply_address": mailbox or None, "redirect_to": redirect if mailbox else None})
     elif mailbox:
         text = f"answers go to  {mailbox}\nredirect to    {redirect}\n"
-        OUT.print(
-            text + "Campaign mail without a Reply-To gets one. Where it has its own, redirect that mailbox.",
-            markup=False,
-        )
+        say(text + "Campaign mail without a Reply-To gets one. Where it has its own, redirect that mailbox.")
     else:
-        OUT.print("Answers are not read here.")
+        say("Answers are not read here.")
 
 
 def _check_mailbox(address: str, mail_domain: str) -> None:
@@ -130,7 +128,7 @@ def group_add(
     if as_json:
         print_json({"id": made.id, "name": made.name})
     else:
-        OUT.print(f"Group {made.name} is made; `heed group join {made.name} TENANT` lets a tenant join it.")
+        say(f"Group {made.name} is made; `heed group join {made.name} TENANT` lets a tenant join it.")
 
 
 @groups.command("join")
@@ -152,9 +150,9 @@ def group_join(
     if as_json:
         print_json({"position": entry.position if entry else None, "already": entry is None})
     elif entry is None:
-        OUT.print(f"{tenant} is in group {group} already.", markup=False)
+        say(f"{tenant} is in group {group} already.")
     else:
-        OUT.print(f"{tenant} is in group {group}, by entry {entry.position} of the log.", markup=False)
+        say(f"{tenant} is in group {group}, by entry {entry.position} of the log.")
 
 
 @groups.command("list")
@@ -196,9 +194,9 @@ def credential_add(
         print_json({"tenant": tenant, "username": username, "class": message_class, "password": password})
     elif given is None:
         text = f"user name  {username}\npassword   {password}\nThe password is not stored, and not shown again."
-        OUT.print(text, markup=False)
+        say(text)
     else:
-        OUT.print(f"Credential {username} is made.", markup=False)
+        say(f"Credential {username} is made.")
 
 
 @credentials.command("list")
@@ -228,7 +226,7 @@ def credential_revoke(
 ) -> None:
     """Switch a user name off; in force within a minute on every node."""
     run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.revoke_credential(username))
-    OUT.print(f"Credential {username} is revoked.", markup=False)
+    say(f"Credential {username} is revoked.")
 
 
 @dkim.command("new")
@@ -299,7 +297,7 @@ def dkim_retire(
             raise Failed(f"there is no key {selector}._domainkey.{domain} in use")
 
     run_with_parts(settings_of(config, overrides), retire)
-    OUT.print(f"{selector}._domainkey.{domain} is retired.", markup=False)
+    say(f"{selector}._domainkey.{domain} is retired.")
 
 
 def _print_records(records: list[tuple[str, tuple[str, ...]]], as_json: bool) -> None:
@@ -307,7 +305,7 @@ def _print_records(records: list[tuple[str, tuple[str, ...]]], as_json: bool) ->
         print_json([{"name": name, "type": "TXT", "value": "".join(parts)} for name, parts in records])
         return
     if not records:
-        OUT.print("There is no key.")
+        say("There is no key.")
     for name, parts in records:
         strings = " ".join(f'"{part}"' for part in parts)
-        OUT.print(f"{name}. IN TXT ( {strings} )", markup=False)
+        say(f"{name}. IN TXT ( {strings} )")

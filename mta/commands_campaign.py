@@ -11,8 +11,20 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from config.failure import Failed
 from mta.orders import Order, OrderError, Reach, State, Window, moment
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
+from mta.terminal import (
+    Config,
+    Json,
+    Set,
+    complain,
+    operator,
+    print_json,
+    run_with_installation,
+    say,
+    settings_of,
+    table,
+)
 
 campaigns = typer.Typer(no_args_is_help=True, help="Pause, resume, cancel and schedule what is sent.")
 
@@ -55,7 +67,7 @@ def list_(
         ]
         return {"counted_seconds_ago": await parts.summary.age_seconds(), "campaigns": shown, "orders": others}
 
-    found = run_with_parts(settings_of(config, overrides), look)
+    found = run_with_installation(settings_of(config, overrides), look)
     if as_json:
         print_json(found)
         return
@@ -66,8 +78,8 @@ def list_(
     ]
     table(*columns, rows=rows, empty="There are no campaigns yet.")
     for order in found["orders"]:
-        OUT.print(f"{order['reach']} {order['name']}: {order['says']}", markup=False)
-    OUT.print(f"Counted {found['counted_seconds_ago']:.0f} s ago.", style="dim")
+        say(f"{order['reach']} {order['name']}: {order['says']}")
+    say(f"Counted {found['counted_seconds_ago']:.0f} s ago.")
 
 
 @campaigns.command()
@@ -94,17 +106,17 @@ def show(
             "counted_seconds_ago": await parts.summary.age_seconds(),
         }
 
-    found = run_with_parts(settings_of(config, overrides), look)
+    found = run_with_installation(settings_of(config, overrides), look)
     if as_json:
         print_json(found)
         return
-    OUT.print(f"campaign {found['campaign'] or '-'} ({found['tenant']}), id {found['id']}", markup=False)
+    say(f"campaign {found['campaign'] or '-'} ({found['tenant']}), id {found['id']}")
     for order in found["orders"]:
-        OUT.print(f"{order['reach']}: {order['says']}", markup=False)
+        say(f"{order['reach']}: {order['says']}")
     if not found["orders"]:
-        OUT.print("running")
+        say("running")
     counts = ", ".join(f"{found[state]} {state}" for state in ("queued", "leased", "held"))
-    OUT.print(f"{counts}, counted {found['counted_seconds_ago']:.0f} s ago")
+    say(f"{counts}, counted {found['counted_seconds_ago']:.0f} s ago")
     sites: list[tuple[object, ...]] = [(row["state"], row["site"] or "-", row["recipients"]) for row in found["groups"]]
     if sites:
         table("state", "site", "recipients", rows=sites, empty="")
@@ -231,7 +243,7 @@ def reschedule(
 
 
 def _give(order: Callable[[Any], Awaitable[str]], config: Any, overrides: Any) -> None:
-    OUT.print(run_with_parts(settings_of(config, overrides), order), markup=False)
+    say(run_with_installation(settings_of(config, overrides), order))
 
 
 async def _found(parts: Any, campaign: str, list_name: str, tenant: str, site: str) -> Any:
@@ -270,5 +282,5 @@ def _need(value: str, complaint: str) -> None:
 
 
 def _wrong(complaint: str) -> NoReturn:
-    ERR.print(complaint, markup=False)
+    complain(complaint)
     raise typer.Exit(2)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from mta.terminal import OUT, Config, Failed, Json, Set, attempt_with_parts, print_json, run_with_parts, settings_of
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, attempt_with_parts, print_json, run_with_parts, say, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -61,7 +62,7 @@ def doctor(config: Config = None, overrides: Set = None, as_json: Json = False) 
     """Look at what Heed needs of this machine: database, clock, disk, ports, DNS, master key, permissions."""
     from mta import doctor as looks
     from mta.domain_check import Finding, Level
-    from mta.parts import Paths
+    from mta.installation import Paths
     from suppression.receipts import ReceiptFile
 
     settings = settings_of(config, overrides)
@@ -152,6 +153,6 @@ def _show(findings: Sequence[Any], *, as_json: bool) -> None:
                 if finding.level == "failed" and finding.demanded_by
                 else ""
             )
-            OUT.print(f"{_MARKS[finding.level]}  {finding.name}: {finding.text}{by}", markup=False)
+            say(f"{_MARKS[finding.level]}  {finding.name}: {finding.text}{by}")
     if any(finding.level == "failed" for finding in findings):
         raise typer.Exit(1)

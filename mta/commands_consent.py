@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from config.failure import Failed
 from mta.commands_suppress import Address, ListOption, person_of, run_import, scope_of
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of
+from mta.terminal import Config, Json, Set, complain, print_json, run_with_parts, say, settings_of
 
 if TYPE_CHECKING:
     from mta.parts import Parts
@@ -26,7 +27,7 @@ def _moment(text: str) -> float | None:
 
     at = consent_time(text) if text else None
     if text and at is None:
-        ERR.print("--at is written like 2026-11-23T18:30:00+01:00")
+        complain("--at is written like 2026-11-23T18:30:00+01:00")
         raise typer.Exit(2)
     return at
 
@@ -63,9 +64,9 @@ def consent_add(
     if as_json:
         print_json({"consent": recorded.consent_id, "lifted_by_entry": lifted})
     elif lifted is None:
-        OUT.print(f"Consent {recorded.consent_id} is recorded; there was no older unsubscribe of that scope to lift.")
+        say(f"Consent {recorded.consent_id} is recorded; there was no older unsubscribe of that scope to lift.")
     else:
-        OUT.print(f"Consent {recorded.consent_id} is recorded, and entry {lifted} of the log lifts the unsubscribe.")
+        say(f"Consent {recorded.consent_id} is recorded, and entry {lifted} of the log lifts the unsubscribe.")
 
 
 @consent.command("import")
@@ -100,4 +101,4 @@ def consent_import(
     if as_json:
         print_json({"read": done.read, "added": done.added, "refused": done.refused})
     else:
-        OUT.print(f"{done.read} rows: {done.added} consents recorded, {done.refused} refused.")
+        say(f"{done.read} rows: {done.added} consents recorded, {done.refused} refused.")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, complain, print_json, run_with_parts, say, settings_of, table
 
 webhooks = typer.Typer(help="Webhooks: tell a tenant's application what became of its mail.", no_args_is_help=True)
 events = typer.Typer(help="Events: what became of every message and recipient.", no_args_is_help=True)
@@ -50,7 +51,7 @@ def webhook_add(
     if as_json:
         print_json({"id": number, "secret": secret})
         return
-    OUT.print(f"webhook  {number}\nsecret   {secret}\nThe secret is not shown again.", markup=False)
+    say(f"webhook  {number}\nsecret   {secret}\nThe secret is not shown again.")
 
 
 @webhooks.command("list")
@@ -84,7 +85,7 @@ def webhook_list(tenant: OfTenant = None, config: Config = None, overrides: Set 
 def webhook_remove(number: WebhookId, config: Config = None, overrides: Set = None) -> None:
     """Forget a webhook."""
     _run(config, overrides, lambda parts: _hooks(parts)[0].remove(number))
-    OUT.print(f"Webhook {number} is removed.")
+    say(f"Webhook {number} is removed.")
 
 
 @webhooks.command("test")
@@ -104,7 +105,7 @@ def webhook_test(number: WebhookId, config: Config = None, overrides: Set = None
     status = _run(config, overrides, send)
     if not 200 <= status < 300:
         raise typer.Exit(_complain(f"webhook {number}: the receiver answered HTTP {status}; only 2xx means taken"))
-    OUT.print(f"The receiver answered HTTP {status}.")
+    say(f"The receiver answered HTTP {status}.")
 
 
 @events.command("tail")
@@ -182,7 +183,7 @@ def events_replay(
         await hooks.rewind(webhook, await stream.since(begin))
 
     _run(config, overrides, rewind)
-    OUT.print(f"Webhook {webhook} gets everything since {begin:%Y-%m-%d %H:%M:%S} UTC again.")
+    say(f"Webhook {webhook} gets everything since {begin:%Y-%m-%d %H:%M:%S} UTC again.")
 
 
 async def _pages(
@@ -257,7 +258,5 @@ def _time(text: str) -> datetime:
 
 
 def _complain(text: str) -> int:
-    from mta.terminal import ERR
-
-    ERR.print(text, markup=False)
+    complain(text)
     return 1

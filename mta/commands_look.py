@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, complain, operator, print_json, run_with_parts, say, settings_of
 
 T = TypeVar("T")
 
@@ -35,10 +36,10 @@ def trace(
         print_json({"events": events, "waiting": waiting})
         return
     for event in events:
-        OUT.print(event_line(event), markup=False)
+        say(event_line(event))
     for row in waiting:
         place = f"{row['queue_id']}.{row['ordinal']}"
-        OUT.print(f"{place} {row['recipient']} is {row['state']}, due {row['due_at']:%Y-%m-%d %H:%M:%S}", markup=False)
+        say(f"{place} {row['recipient']} is {row['state']}, due {row['due_at']:%Y-%m-%d %H:%M:%S}")
 
 
 def explain(
@@ -66,7 +67,7 @@ def explain(
         print_json({"what": what, "sentences": told})
         return
     for sentence in told:
-        OUT.print(sentence, markup=False)
+        say(sentence)
 
 
 def _asked(settings: Any, question: Callable[[Any, Any], Awaitable[T]]) -> T:
@@ -79,7 +80,7 @@ def _asked(settings: Any, question: Callable[[Any, Any], Awaitable[T]]) -> T:
         except inquiry.Unknown as error:
             raise Failed(str(error)) from None
         except inquiry.Unclear as error:
-            ERR.print(str(error), markup=False)
+            complain(str(error))
             raise typer.Exit(2) from None
 
     return run_with_parts(settings, ask)

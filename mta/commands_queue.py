@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of, table
+from mta.terminal import Config, Json, Set, print_json, run_with_installation, say, settings_of, table
 
 
 def queue(
@@ -40,12 +40,12 @@ def queue(
             ),
         }
 
-    found = run_with_parts(settings_of(config, overrides), look)
+    found = run_with_installation(settings_of(config, overrides), look)
     if as_json:
         print_json(found)
         return
     totals = ", ".join(f"{count} {name}" for name, count in found["totals"].items())
-    OUT.print(f"{totals}; counted {found['counted_seconds_ago']:.0f} s ago")
+    say(f"{totals}; counted {found['counted_seconds_ago']:.0f} s ago")
     rows: list[tuple[object, ...]] = [
         (
             group["tenant"],
@@ -62,7 +62,7 @@ def queue(
         columns = ("tenant", "campaign", "state", "site", "recipients", "oldest", "next attempt")
         table(*columns, rows=rows, empty="")
     elif any((campaign, list_name, tenant, site, state)):
-        OUT.print("Nothing is queued that fits.")
+        say("Nothing is queued that fits.")
 
 
 def _time(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mta.terminal import OUT, Config, Failed, Json, Set, print_json, run_with_parts, settings_of, table
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, print_json, run_with_parts, say, settings_of, table
 
 _RETRY_SECONDS = 0.1
 
@@ -97,10 +98,10 @@ def _print(made: Any) -> None:
     def text(number: int | None) -> str:
         return "–" if number is None else f"{number:,}"
 
-    OUT.print(f"Campaign {made.campaign or '(none)'} of {made.tenant}, as of {made.as_of:%Y-%m-%d %H:%M} UTC\n")
+    say(f"Campaign {made.campaign or '(none)'} of {made.tenant}, as of {made.as_of:%Y-%m-%d %H:%M} UTC\n")
     table("", "recipients", rows=[(name, text(n)) for name, n in made.totals.items()], empty="")
     if made.by_provider:
-        OUT.print()
+        say("")
         rows = [(name, *(text(n) for n in row.values())) for name, row in made.by_provider.items()]
         table("provider", *next(iter(made.by_provider.values())), rows=rows, empty="")
     for title, numbers in (
@@ -109,9 +110,9 @@ def _print(made: Any) -> None:
         (f"delivered by {made.unit}", {f"{at:%Y-%m-%d %H:%M}": n for at, n in made.over_time}),
     ):
         if numbers:
-            OUT.print()
+            say("")
             table(title, "recipients", rows=[(name, text(n)) for name, n in numbers.items()], empty="")
-    OUT.print(f"\n{made.note}")
+    say(f"\n{made.note}")
 
 
 def _months(month: str | None) -> tuple[datetime, datetime]:

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from mta.terminal import ERR, OUT, Config, Failed, Json, Set, operator, print_json, run_with_parts, settings_of, table
+from config.failure import Failed
+from mta.terminal import (
+    Config,
+    Json,
+    Set,
+    complain,
+    console,
+    operator,
+    print_json,
+    run_with_parts,
+    say,
+    settings_of,
+    table,
+)
 
 if TYPE_CHECKING:
     from mta.parts import Parts
@@ -81,9 +94,9 @@ def add(
     if as_json:
         print_json({"position": entry.position, "cancelled": entry.cancelled, "already": entry.already_in_force})
     elif entry.already_in_force:
-        OUT.print(f"Suppressed already, by entry {entry.position} of the log.")
+        say(f"Suppressed already, by entry {entry.position} of the log.")
     else:
-        OUT.print(f"Suppressed by entry {entry.position} of the log; {entry.cancelled} queued recipients cancelled.")
+        say(f"Suppressed by entry {entry.position} of the log; {entry.cancelled} queued recipients cancelled.")
 
 
 @suppress.command("check")
@@ -153,10 +166,10 @@ def remove(
 
     meant = Kind[kind.upper().replace("-", "_")]
     if meant is Kind.UNSUBSCRIBE:
-        ERR.print("An unsubscribe is lifted only by the person's own, newer consent.")
+        complain("An unsubscribe is lifted only by the person's own, newer consent.")
         raise typer.Exit(1)
     if not reason.strip():
-        ERR.print("--reason must say why; it is kept in the log for ever.")
+        complain("--reason must say why; it is kept in the log for ever.")
         raise typer.Exit(2)
 
     async def lift(parts: Any) -> Any:
@@ -171,9 +184,9 @@ def remove(
     if as_json:
         print_json({"position": entry.position if entry else None})
     elif entry is None:
-        OUT.print("Nothing of that kind is in force for that scope.")
+        say("Nothing of that kind is in force for that scope.")
     else:
-        OUT.print(f"Lifted by entry {entry.position} of the log.")
+        say(f"Lifted by entry {entry.position} of the log.")
 
 
 async def run_import(importer: "Importer", order: "ImportOrder", quiet: bool) -> "Progress":
@@ -189,7 +202,7 @@ async def run_import(importer: "Importer", order: "ImportOrder", quiet: bool) ->
         progress.DownloadColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=ERR, transient=True, disable=quiet) as bar:
+    with progress.Progress(*columns, console=console(errors=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("importing", total=order.path.stat().st_size)
         try:
             return await importer.run(order, lambda done: bar.update(task, completed=done.offset))
@@ -229,7 +242,7 @@ def import_(
         print_json({"read": done.read, "added": done.added, "refused": done.refused})
     else:
         known = done.read - done.added - done.refused
-        OUT.print(f"{done.read} rows: {done.added} added, {known} in force already, {done.refused} without an address.")
+        say(f"{done.read} rows: {done.added} added, {known} in force already, {done.refused} without an address.")
 
 
 @suppress.command("export")
@@ -260,7 +273,7 @@ def export_(
         return await export(parts.database, lambda line: out.write(as_object(line) if as_json else line))
 
     count = run_with_parts(settings_of(config, overrides), work)
-    ERR.print(f"{count} suppressions.")
+    complain(f"{count} suppressions.")
 
 
 @suppress.command("replay")
@@ -272,7 +285,7 @@ def replay_(config: Config = None, overrides: Set = None, as_json: Json = False)
 
     async def work(parts: Any) -> Replayed:
         with Progress(
-            TextColumn("{task.completed} receipts read"), console=ERR, transient=True, disable=as_json
+            TextColumn("{task.completed} receipts read"), console=console(errors=True), transient=True, disable=as_json
         ) as bar:
             task = bar.add_task("replaying")
             file = ReceiptFile(parts.paths.receipts)
@@ -285,7 +298,7 @@ def replay_(config: Config = None, overrides: Set = None, as_json: Json = False)
     if as_json:
         print_json({"read": result.read, "lost": result.lost, "suppressed": result.suppressed, "lifted": result.lifted})
     else:
-        OUT.print(
+        say(
             f"{result.read} receipts read; the database had lost {result.lost} of them. "
             f"{result.suppressed} suppressions and {result.lifted} lifts are back."
         )
@@ -301,7 +314,7 @@ def verify_log(config: Config = None, overrides: Set = None, as_json: Json = Fal
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
     async def work(parts: Any) -> Verification:
-        with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
+        with Progress(*columns, console=console(errors=True), transient=True, disable=as_json) as bar:
             task = bar.add_task("verifying", total=None)
             report = lambda done, whole: bar.update(task, completed=done, total=whole)  # noqa: E731
             return await verify(parts.log, parts.digest, report)
@@ -311,11 +324,9 @@ def verify_log(config: Config = None, overrides: Set = None, as_json: Json = Fal
         broken = result.broken_position or None
         print_json({"entries": result.entries, "hash": result.hash.hex(), "broken": broken, "reason": result.reason})
     elif result.intact:
-        OUT.print(f"The log is whole: {result.entries} entries, the last with hash {result.hash.hex()}.")
+        say(f"The log is whole: {result.entries} entries, the last with hash {result.hash.hex()}.")
     else:
-        OUT.print(
-            f"Entry {result.broken_position} is broken: {result.reason}. The {result.entries} before it are whole."
-        )
+        say(f"Entry {result.broken_position} is broken: {result.reason}. The {result.entries} before it are whole.")
     if not result.intact:
         raise typer.Exit(1)
 
@@ -348,6 +359,6 @@ def prove(
     if as_json:
         print_json(story.as_dict())
     else:
-        OUT.print(story.as_text(), markup=False)
+        say(story.as_text())
     if story.late:
         raise typer.Exit(1)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from config.rights import file_trouble
-from mta.terminal import ERR, OUT, Config, Json, Set, address_of, print_json, settings_of, table
+from config.failure import file_trouble
+from mta.terminal import Config, Json, Set, address_of, complain, console, print_json, say, settings_of, table
 
 sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", no_args_is_help=True)
 
@@ -31,16 +31,16 @@ def sink_run(
     host, port = address_of(listen or settings_of(config, overrides).sink.listen, "--listen")
 
     def ready(host: str, port: int) -> None:
-        OUT.print(f"The sink listens on {host}:{port}.")
+        say(f"The sink listens on {host}:{port}.")
 
     try:
         behaviour = Behaviour(defer, refuse, delay, 0)
         counts = asyncio.run(run_sink(host=host, port=port, maildir=maildir, behaviour=behaviour, ready=ready))
     except OSError as error:
         where = error.filename or f"{host}:{port}"
-        ERR.print(f"sink: {where}: {error.strerror or error}; choose another with --listen or --maildir", markup=False)
+        complain(f"sink: {where}: {error.strerror or error}; choose another with --listen or --maildir")
         raise typer.Exit(1) from None
-    OUT.print(json.dumps(asdict(counts)))
+    say(json.dumps(asdict(counts)))
 
 
 @sink.command("show")
@@ -58,12 +58,12 @@ def sink_show(
     try:
         found = summary(path, last)
     except OSError as error:
-        ERR.print(file_trouble(error), markup=False)
+        complain(file_trouble(error))
         raise typer.Exit(1) from None
     if as_json:
         print_json(asdict(found) | {"maildir": str(path)})
         return
-    OUT.print(
+    say(
         f"{found.messages} messages for {found.recipients} recipients ({found.distinct_recipients} different ones), "
         f"{found.size_octets} octets, in {path}"
     )
@@ -108,7 +108,7 @@ def send(
     )
     login = _login(host, user, tls)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=ERR, transient=True, disable=as_json) as bar:
+    with Progress(*columns, console=console(errors=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("sending", total=count)
 
         def progress(result: Result) -> None:
@@ -120,12 +120,12 @@ def send(
         # not asdict(): it counts the items of a Counter
         print_json({field.name: getattr(result, field.name) for field in fields(result)})
     else:
-        OUT.print(
+        say(
             f"{result.accepted} of {result.messages} messages accepted in {result.seconds:.2f} s "
             f"({result.accepted_per_second:.0f}/s), for {result.accepted_recipients} recipients"
         )
         for kind, number in sorted({**result.refused, **result.failures}.items()):
-            OUT.print(f"  {number} x {kind}", markup=False)
+            say(f"  {number} x {kind}")
     if result.accepted < result.messages:
         raise typer.Exit(1)
 
@@ -148,7 +148,7 @@ def _login(host: str, user: str, tls: str) -> Any:
     try:
         return Login(tls=tls, context=context, server_name=host, user=user, password=password)
     except ValueError as error:
-        ERR.print(f"{error}; add --tls starttls", markup=False)
+        complain(f"{error}; add --tls starttls")
         raise typer.Exit(2) from None
 
 

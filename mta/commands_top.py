@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mta.terminal import OUT, Config, Json, Set, print_json, run_with_parts, settings_of
+from mta.terminal import Config, Json, Set, console, print_json, run_with_parts, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -41,9 +41,9 @@ def top(
             return
         if once or not sys.stdout.isatty():
             await asyncio.sleep(_EVERY_SECONDS)
-            OUT.print(screen(before, await _reading(parts, settings)), width=80)
+            console().print(screen(before, await _reading(parts, settings)), width=80)
             return
-        with _keys(), Live(screen(None, before), console=OUT, screen=True, auto_refresh=False) as live:
+        with _keys(), Live(screen(None, before), console=console(), screen=True, auto_refresh=False) as live:
             while not await asyncio.to_thread(_asked_to_end, _EVERY_SECONDS):
                 now = await _reading(parts, settings)
                 live.update(screen(before, now), refresh=True)

@@ -14,15 +14,14 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
-import structlog
 
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from metrics import registry
 from mta.event_records import Records
 from mta.events import Cursor, Event, Events
 from mta.webhooks import Webhook, Webhooks, signed_headers
 
-_LOG = structlog.get_logger(__name__)
 BATCH: Final = 500
 LEASE_SECONDS: Final = 20.0
 # a delivery ends well within the lease that it was begun under
@@ -133,7 +132,7 @@ class Courier:
     async def _put_off(self, webhook: Webhook, error: str) -> None:
         wait = self._waits[min(webhook.failures, len(self._waits) - 1)]
         registry.webhook_failures.inc()
-        _LOG.warning("a webhook failed", webhook=webhook.id, error=error, again_in_seconds=wait)
+        LOG.warning("a webhook failed", webhook=webhook.id, error=error, again_in_seconds=wait)
         with suppress(DatabaseUnavailable):
             await self._webhooks.failed(webhook, error, wait)
 
@@ -146,7 +145,7 @@ class Courier:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # its lease runs out, and the webhook is tried again
-            _LOG.error("a webhook's task failed", error=type(error).__name__)
+            LOG.error("a webhook's task failed", error=type(error).__name__)
 
 
 async def send_test(courier: Courier, webhook: Webhook) -> int:

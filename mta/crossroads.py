@@ -8,14 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
-
 from bounce.outcome import BounceClass, Outcome
 from bounce.trouble import routing
+from config.log import LOG
 from mta.lease import Lease
 from mta.routing import Route, Router
 
-_LOG = structlog.get_logger(__name__)
 # domains whose route is looked up at once
 _LOOKUPS: Final = 100
 _MOST_ROUTES: Final = 50_000
@@ -68,7 +66,7 @@ class Crossroads:
             async with self._lookups:
                 found = await self._router.route(domain)
         except Exception as error:
-            _LOG.error("routing failed", error=type(error).__name__)
+            LOG.error("routing failed", error=type(error).__name__)
             found = routing("4.4.3", "internal error while routing", BounceClass.SYSTEM)
         leases = self._waiting.pop(domain)
         if isinstance(found, Outcome):

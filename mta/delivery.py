@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import structlog
-
 from bounce.outcome import Action, Outcome, Stage, Trouble
 from bounce.trouble import from_exception, signing, suppressed
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from metrics import registry
 from mta.accounts import Accounts
 from mta.claims import Claims
@@ -37,7 +36,6 @@ from suppression.digest import MessageClass
 from suppression.gate import Gate, Verdict
 from suppression.scopes import Scopes
 
-_LOG = structlog.get_logger(__name__)
 _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind in MessageClass}
 # how soon a closed gate is looked at again
 _GATE_SECONDS = 0.1
@@ -353,7 +351,7 @@ class Delivery:
             site.queue.push(lease, first=True)
             await asyncio.sleep(_GATE_SECONDS)
         except Exception as error:  # whatever it is: temporary (M1)
-            _LOG.error("content can't be had", message=lease.message_id, error=type(error).__name__)
+            LOG.error("content can't be had", message=lease.message_id, error=type(error).__name__)
             self._settle(lease, signing("the content can't be made ready"), site.key)
         return None
 
@@ -361,7 +359,7 @@ class Delivery:
         try:
             rendered = self._contents.render(content, lease.person)
         except Exception as error:
-            _LOG.error("mail can't be made", message=lease.message_id, error=type(error).__name__)
+            LOG.error("mail can't be made", message=lease.message_id, error=type(error).__name__)
             self._settle(lease, signing("the signature can't be made"), site.key)
             return
 
@@ -399,7 +397,7 @@ class Delivery:
                 if lost.outcome.trouble is Trouble.SITE:
                     self._rest(site, lost.outcome)
         except Exception as error:  # a mistake of ours: one recipient's mail waits, and nobody else's (M1)
-            _LOG.error("mail can't be offered", message=lease.message_id, error=type(error).__name__)
+            LOG.error("mail can't be offered", message=lease.message_id, error=type(error).__name__)
             session.abort()
             self._settle(lease, from_exception(Stage.MAIL, error, remote_mta=session.host), site.key, began=began)
         else:
@@ -555,7 +553,7 @@ class Delivery:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             # a journal that can't be written, or a mistake: this worker must not go on as if nothing had happened
-            _LOG.critical("a delivery task failed", error=type(error).__name__)
+            LOG.critical("a delivery task failed", error=type(error).__name__)
             asyncio.get_running_loop().call_exception_handler({"message": "delivery task failed", "exception": error})
 
 

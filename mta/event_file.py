@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import structlog
 import zstandard
 
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from mta.event_records import Records
 from mta.events import Events
 
-_LOG = structlog.get_logger(__name__)
 _BATCH: Final = 1_000
 _POLL_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 10.0
@@ -62,7 +61,7 @@ class EventFile:
             except DatabaseUnavailable:
                 wait = _POLL_SECONDS
             except OSError as error:
-                _LOG.error("the file of events can't be written", error=error.strerror)
+                LOG.error("the file of events can't be written", error=error.strerror)
                 wait, prepared = _RETRY_SECONDS, False
             await self._sleep(wait)
 

@@ -8,10 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
-
 from config.database import Database, DatabaseUnavailable
 from config.keyring import Keyring
+from config.log import LOG
 from mta.accounts import Accounts
 from mta.courier import Courier
 from mta.event_file import EventFile
@@ -21,7 +20,6 @@ from mta.tally import Tallies
 from mta.webhooks import Webhooks
 from suppression.digest import Digest
 
-_LOG = structlog.get_logger(__name__)
 _KEEP_SECONDS: Final = 3_600.0
 _RETRY_SECONDS: Final = 5.0
 _TALLY_SECONDS: Final = 15.0
@@ -45,7 +43,7 @@ class EventTasks:
     async def prepare(self) -> None:
         """Before the first worker writes: positions that go on, and partitions. Raises DatabaseUnavailable."""
         if await self._events.check_era():
-            _LOG.warning("this database was restored from a dump: positions of events go on above the old ones")
+            LOG.warning("this database was restored from a dump: positions of events go on above the old ones")
         await self._keep()
 
     async def run(self) -> None:
@@ -64,7 +62,7 @@ class EventTasks:
     async def _keep(self) -> None:
         dropped = await self._events.keep(self._retention_days)
         if dropped:
-            _LOG.info("old events are dropped", days=len(dropped))
+            LOG.info("old events are dropped", days=len(dropped))
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -75,5 +73,5 @@ class EventTasks:
                 wait = min(seconds, _RETRY_SECONDS)
             except Exception as error:
                 # the tasks beside this one must go on
-                _LOG.error("a task about events failed", error=type(error).__name__)
+                LOG.error("a task about events failed", error=type(error).__name__)
             await asyncio.sleep(wait)

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-import structlog
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
+from config.log import LOG
 from metrics import registry
 from mta.answers import Answers
 from mta.content_room import NO_ROOM, ContentRoom, ContentShare
@@ -22,7 +22,6 @@ from mta.data_reader import DataError, DataReader
 from mta.parts import Parts
 from suppression.tokens import Purpose, Token, TokenError
 
-_LOG = structlog.get_logger(__name__)
 _CHUNK: Final = 65_536
 _MAX_LINE: Final = 2_048
 _MAX_RECIPIENTS: Final = 100
@@ -152,7 +151,7 @@ class Handler:
     async def handle_exception(self, error: Exception) -> str:
         """Nothing of what a client said goes into a log or a reply, and a failed handshake is not news."""
         if not isinstance(error, TLSSetupException):
-            _LOG.error("inbound session failed", error=type(error).__name__)
+            LOG.error("inbound session failed", error=type(error).__name__)
         return "451 4.3.0 Internal error, try again later"
 
 

@@ -10,9 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from config.database import DatabaseUnavailable, NoConnection
+from config.log import LOG
 from metrics import registry
 from mta.accounts import Campaign
 from mta.identifiers import LANES, MessageIds
@@ -22,7 +21,6 @@ from mta.queue import NewMessage, NewRecipient, Queue
 from mta.vault import Address, Envelope
 from suppression.digest import MessageClass
 
-_LOG = structlog.get_logger(__name__)
 # recipients encrypted before other connections get a turn
 _SEAL_AT_ONCE = 500
 # of one transaction, which must end well within the database's command timeout; a single message may be larger
@@ -205,7 +203,7 @@ class Intake:
             try:
                 await self._take_back_once()
             except DatabaseUnavailable:
-                _LOG.warning("submissions that were answered with 451 may be delivered", messages=len(self._doubtful))
+                LOG.warning("submissions that were answered with 451 may be delivered", messages=len(self._doubtful))
 
     def _sealed(self, submission: Submission, message_id: int, ordinal: int, taken: int) -> NewRecipient:
         recipient = submission.recipients[ordinal]
@@ -274,7 +272,7 @@ class Intake:
             return
         if isinstance(error, Exception) and not isinstance(error, DatabaseUnavailable):
             # the server's own no: nothing was stored, and an id that was taken already is somebody else's
-            _LOG.error("commit of submitted messages failed", error=type(error).__name__)
+            LOG.error("commit of submitted messages failed", error=type(error).__name__)
             return
         self._doubtful.update(message.id for message, _, _ in batch)
         if self._taking_back is None:
@@ -287,7 +285,7 @@ class Intake:
                 await self._take_back_once()
             except Exception as error:
                 if not isinstance(error, DatabaseUnavailable):
-                    _LOG.error("doubtful messages can't be taken back", error=type(error).__name__)
+                    LOG.error("doubtful messages can't be taken back", error=type(error).__name__)
                 await self._sleep(_RETRY_SECONDS)
             else:
                 self._taking_back = None

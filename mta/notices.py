@@ -7,9 +7,8 @@ reverse-path, so that nothing is ever reported about it. Raises DatabaseUnavaila
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from bounce.outcome import Action
+from config.log import LOG
 from mta.accounts import Accounts
 from mta.dsn import DsnError, Report, compose
 from mta.identifiers import LANES, MessageIds, queue_id
@@ -18,7 +17,6 @@ from mta.queue import Completion, NewMessage, NewRecipient, Queue, StoredMessage
 from mta.vault import Address, Envelope, VaultError
 from suppression.digest import AddressError, Digest, MessageClass
 
-_LOG = structlog.get_logger(__name__)
 # recipients of one message that are reported in one notice
 _PER_NOTICE = 100
 
@@ -91,7 +89,7 @@ class Notices:
             )
             return await self._message(stored.tenant_id, envelope, text)
         except (DsnError, VaultError, AddressError) as error:
-            _LOG.warning("a notice can't be written", message=queue_id(message_id), error=type(error).__name__)
+            LOG.warning("a notice can't be written", message=queue_id(message_id), error=type(error).__name__)
             return None
 
     async def _message(self, tenant_id: int, original: Envelope, text: bytes) -> NewMessage:

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-import structlog
-
 from config.database import Database, DatabaseUnavailable
+from config.log import LOG
 from mta.order_store import OrderFeed, OrderStore
 from mta.orders import Book, OrderError
 
-_LOG = structlog.get_logger(__name__)
 POLL_SECONDS: Final = 0.4
 _ANSWER_SECONDS: Final = 2.0
 _RECONNECT_SECONDS: Final = 0.2
@@ -84,7 +82,7 @@ class OrderWatch:
     def _note(self, trouble: str) -> None:
         """Say what keeps the orders from being followed, once, and when they are followed again."""
         if trouble and trouble != self._trouble:
-            _LOG.warning("orders are not followed", reason=trouble)
+            LOG.warning("orders are not followed", reason=trouble)
         elif self._trouble and not trouble:
-            _LOG.info("orders are followed again")
+            LOG.info("orders are followed again")
         self._trouble = trouble

@@ -11,10 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import structlog
-
 from bounce.outcome import Action
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from metrics import registry
 from mta.journal import Journal
 from mta.queue import Completion, FinalState, NewMessage, Queue
@@ -23,7 +22,6 @@ from mta.tally import provider_of
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
-_LOG = structlog.get_logger(__name__)
 _BATCH = 500
 _RETRY_SECONDS = 0.5
 # outcomes that come within this time share statements: the journal has them, so that nothing hangs on their commit
@@ -60,7 +58,7 @@ class Recorder:
                 for completion in batch:
                     await self.record([completion])
                 return
-            _LOG.error("an outcome is stored without what the peer said", error=type(error).__name__)
+            LOG.error("an outcome is stored without what the peer said", error=type(error).__name__)
             await self._write([_plain(completion) for completion in batch])
 
     async def _record(self, batch: Sequence[Completion]) -> None:
@@ -80,7 +78,7 @@ class Recorder:
         lost = len(batch) - len(done)
         if lost:
             registry.lost_leases.inc(lost)
-            _LOG.warning("outcomes came after their lease had gone to another worker", outcomes=lost)
+            LOG.warning("outcomes came after their lease had gone to another worker", outcomes=lost)
 
     async def _with_notices(
         self,
@@ -161,7 +159,7 @@ class Outcomes:
             except DatabaseUnavailable:
                 await self._sleep(_RETRY_SECONDS)
             except Exception as error:
-                _LOG.error("outcomes can't be stored", outcomes=len(batch), error=type(error).__name__)
+                LOG.error("outcomes can't be stored", outcomes=len(batch), error=type(error).__name__)
                 await self._sleep(_RETRY_SECONDS)
             else:
                 registry.outcome_seconds.observe(time.perf_counter() - started)
@@ -171,9 +169,9 @@ class Outcomes:
         try:
             await self._on_settled(batch)
         except DatabaseUnavailable:
-            _LOG.info("content of finished messages is dropped later")
+            LOG.info("content of finished messages is dropped later")
         except Exception as error:
-            _LOG.error("settled outcomes could not be cleared away", error=type(error).__name__)
+            LOG.error("settled outcomes could not be cleared away", error=type(error).__name__)
 
 
 def _plain(completion: Completion) -> Completion:

@@ -9,13 +9,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config.database import Database, migrate
+from config.database import Database
 from config.keyring import Keyring
 from config.settings import Settings, endpoint
 from mta.accounts import Accounts
+from mta.installation import Installation, connected
 from suppression.digest import Digest, Effect, effect_of
 from suppression.scopes import Scopes
 
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from mta.hygiene import Hygiene
     from mta.identifiers import MessageIds
     from mta.notices import Notices
-    from mta.order_store import OrderStore
     from mta.outcomes import Recorder
     from mta.queue import Queue
     from mta.render import Renderer
     from mta.routing import Router
-    from mta.summary import Summary
     from mta.tracing import Tracing
     from suppression.entry import Entry
     from suppression.groups import Groups
@@ -37,29 +35,7 @@ if TYPE_CHECKING:
     from suppression.tokens import Tokens
 
 
-class Paths:
-    """Where things are, below data_dir."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir.absolute()
-        self.keys = self.data_dir / "keys" / "master.key"
-        self.tls = self.data_dir / "tls"
-        self.journals = self.data_dir / "journals"
-        self.index = self.data_dir / "suppression" / "index"
-        self.canary = self.data_dir / "suppression" / "canary"
-        self.heads = self.data_dir / "suppression" / "heads.jsonl"
-        self.receipts = self.data_dir / "suppression" / "receipts"
-        self.sink = self.data_dir / "sink"
-        self.lock = self.data_dir / "heed.lock"
-
-    def make(self) -> None:
-        """Make the directories, for this user only."""
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.keys.parent, self.tls, self.journals, self.index.parent):
-            directory.mkdir(mode=0o700, exist_ok=True)
-
-
-class Parts:
+class Parts(Installation):
     """One process's view of an installation: database, keys, and what is built on them."""
 
     def __init__(
@@ -72,11 +48,8 @@ class Parts:
         on_appended: "Callable[[Sequence[Entry]], None] | None" = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.settings = settings
-        self.paths = Paths(settings.data_dir)
-        self.database = database
+        super().__init__(settings, database, now=now)
         self.keyring = keyring
-        self.now = now
         self.accounts = Accounts(database, keyring)
         self.digest = Digest(keyring.digest_key)
         self.scopes = Scopes(self.digest)
@@ -96,20 +69,6 @@ class Parts:
         from suppression.tokens import Tokens
 
         return Tokens(self.keyring)
-
-    @cached_property
-    def orders(self) -> "OrderStore":
-        """What operators have ordered."""
-        from mta.order_store import OrderStore
-
-        return OrderStore(self.database, self.now)
-
-    @cached_property
-    def summary(self) -> "Summary":
-        """The queue, counted."""
-        from mta.summary import Summary
-
-        return Summary(self.database)
 
     @cached_property
     def tracing(self) -> "Tracing":
@@ -235,33 +194,8 @@ def _stops(entries: "Sequence[Entry]") -> list[tuple[int, int, int, int, bool]]:
 
 @asynccontextmanager
 async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
-    """The parts for a command: connects, starts Heed's own database where that is needed, and brings it up to date."""
-    paths = Paths(settings.data_dir)
-    paths.make()
-    async with _database_url(settings, paths) as url:
-        await migrate(url)
-        timeout = settings.database.command_timeout_seconds
-        database = await Database.open(url, size=2, application_name=name, command_timeout_seconds=timeout)
-        try:
-            parts = Parts(settings, database, Keyring.load_or_create(paths.keys))
-            await parts.accounts.check_installation()
-            yield parts
-            await parts.close()
-        finally:
-            await database.close()
-
-
-@asynccontextmanager
-async def _database_url(settings: Settings, paths: Paths) -> AsyncIterator[str]:
-    """The configured database's; or that of Heed's own, which runs meanwhile."""
-    if settings.database.url is not None:
-        yield settings.database.url.get_secret_value()
-        return
-    from config.postgres import EmbeddedPostgres
-
-    server = EmbeddedPostgres(paths.data_dir)
-    await server.start()
-    try:
-        yield server.url
-    finally:
-        await server.stop()
+    """The parts for a command, on its database."""
+    async with connected(settings, name=name) as (database, keyring):
+        parts = Parts(settings, database, keyring)
+        yield parts
+        await parts.close()

@@ -7,14 +7,12 @@ both classes; what it finds is counted, and must be nothing. Raises DatabaseUnav
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from config.log import LOG
 from metrics import registry
 from mta.parts import Parts
 from suppression.heads import HeadSigner, sign_head
 from suppression.prove import late_deliveries
 
-_LOG = structlog.get_logger(__name__)
 # a delivery is looked at when its outcome is certainly committed
 _BEHIND_SECONDS: Final = 30.0
 _SPAN_SECONDS: Final = 60.0
@@ -38,7 +36,7 @@ class Proof:
             self._compared_until = upto
         entry = await sign_head(self._parts.log, self._signer, self._heads)
         if entry is not None:
-            _LOG.info("the suppression log's head is signed", position=entry.position)
+            LOG.info("the suppression log's head is signed", position=entry.position)
 
     async def _compare(self, since: float, upto: float) -> None:
         parts = self._parts
@@ -49,4 +47,4 @@ class Proof:
         registry.compared.inc(len(deliveries))
         registry.sends_after_suppression.inc(len(late))
         if late:
-            _LOG.critical("mail was delivered after a suppression was in force", deliveries=len(late))
+            LOG.critical("mail was delivered after a suppression was in force", deliveries=len(late))

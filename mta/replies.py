@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-
 from bounce.answer import Answer
 from bounce.wishes import Certainty
 from config.database import load_queries
+from config.log import LOG
 from metrics import registry
 from mta.forwarding import Forwarding
 from mta.message import MAX_RECEIVED
@@ -25,7 +24,6 @@ from suppression.digest import AddressError, Effect, Kind, Scope, effect_of
 from suppression.entry import Channel, NewEntry
 from suppression.tokens import TOKEN_PATTERN, Purpose, Token, TokenError
 
-_LOG = structlog.get_logger(__name__)
 _QUERIES: Final = load_queries("mta", "replies.sql")
 _TOKEN: Final = re.compile(rf"(?<![A-Za-z0-9]){TOKEN_PATTERN}(?![A-Za-z0-9])")
 
@@ -106,7 +104,7 @@ class Replies:
         in_force = await self._parts.log.in_force(keys)
         stopped = any(e.scope and e.kind and effect_of(e.scope, e.kind) is Effect.ALL for e in in_force)
         if stopped:
-            _LOG.warning("a tenant's reply address is suppressed: answers are refused", tenant=tenant_id)
+            LOG.warning("a tenant's reply address is suppressed: answers are refused", tenant=tenant_id)
         return "" if stopped else mailbox
 
     async def pass_on(self, address: Token, content: bytes, sender: str, ask: Token | None, answer: Answer) -> bool:

@@ -11,15 +11,13 @@ import time
 from contextlib import suppress
 from typing import Final
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from mta.identifiers import LANES
 from mta.order_store import OrderStore
 from mta.orders import Book, Stopped
 from mta.summary import Summary
 
-_LOG = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 0.25
 _BATCH: Final = 2_000
 # between two lanes of the slow round: each lane's turn comes every 8 seconds, or later where a look takes long: what is
@@ -54,7 +52,7 @@ class Steward:
             try:
                 await self.tend(slow_round=time.monotonic() >= self._slow_at)
             except DatabaseUnavailable as error:
-                _LOG.warning("the queue is not tended", reason=str(error))
+                LOG.warning("the queue is not tended", reason=str(error))
                 await asyncio.sleep(1.0)
 
     async def tend(self, *, slow_round: bool) -> None:

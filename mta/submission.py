@@ -14,9 +14,8 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from metrics import registry
 from mta.accounts import Credential
 from mta.commands import CommandError, Rcpt, parse_mail, parse_rcpt
@@ -28,8 +27,6 @@ from mta.message import Message, parse, refuse
 from mta.rejections import Kind
 from mta.sasl import MECHANISMS, decoded
 from suppression.digest import MessageClass
-
-_LOG = structlog.get_logger(__name__)
 
 MAX_LINE: Final = 2_048  # octets; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 _READ_AHEAD: Final = 262_144  # octets of pipelined input kept while an answer is awaited
@@ -272,7 +269,7 @@ class SubmissionProtocol(asyncio.Protocol):
 
     def _fail(self, error: BaseException) -> None:
         """A mistake of ours: nothing that the client sent may be named."""
-        _LOG.error("a command failed", error=type(error).__name__)
+        LOG.error("a command failed", error=type(error).__name__)
         self._reply("451 4.3.0 Internal error, try again later")
 
     def _resume(self) -> None:

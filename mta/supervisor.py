@@ -16,34 +16,34 @@ from contextlib import suppress
 from typing import Any, Final
 
 import orjson
-import structlog
 from aiohttp import web
 
 from config.cluster import PostgresError
-from config.database import Database, DatabaseUnavailable, MigrationError, migrate
+from config.database import Database, DatabaseUnavailable, migrate
+from config.failure import DatabaseFailed
 from config.keyring import Keyring, KeyringError
+from config.log import LOG
 from config.postgres import EmbeddedPostgres
 from config.settings import Settings, endpoint
 from metrics import registry
 from metrics.history import SAMPLE_SECONDS, History, read
 from metrics.server import application
 from metrics.status_page import page
-from mta.accounts import WrongInstallation
 from mta.burials import Burials
 from mta.certificate import ensure_certificate
 from mta.event_file import EventFile
 from mta.event_tasks import EventTasks
 from mta.identifiers import LANES
+from mta.installation import Paths, claim
 from mta.metrics_directory import VARIABLE, forget_earlier_metrics
 from mta.node_state import NodeState
 from mta.order_watch import OrderWatch
 from mta.orders import Book
-from mta.parts import Parts, Paths
+from mta.parts import Parts
 from mta.proof import Proof
 from mta.steward import Steward
 from mta.worker import trusted_networks
 
-_LOG = structlog.get_logger(__name__)
 _TICK_SECONDS: Final = 1.0
 _COUNT_SECONDS: Final = 5.0
 _PROVE_SECONDS: Final = 10.0
@@ -94,6 +94,7 @@ class Supervisor:
         self._events: EventTasks
         self._runner: web.AppRunner | None = None
         self._held: list[socket.socket] = []
+        self._exit_code = 0
 
     async def run(self, announce: Any) -> int:
         """Start, call announce(url) when every worker is ready, keep going until SIGTERM or SIGINT; the exit code."""
@@ -118,7 +119,7 @@ class Supervisor:
             await self._stop.wait()
         finally:
             await self._shut_down()
-        return 0
+        return self._exit_code
 
     # --- start
 
@@ -173,9 +174,9 @@ class Supervisor:
             )
             self._parts = Parts(settings, database, self._keyring)
             self._burials = Burials(self._parts, self._paths.journals)
-            await self._parts.accounts.check_installation()
+            await claim(database, self._keyring)
             await trusted_networks(self._parts)
-        except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
+        except DatabaseFailed as error:
             raise StartError(f"database: {error}") from None
 
     async def _prepare_events(self) -> None:
@@ -238,7 +239,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             registry.restarts.inc()
-            _LOG.error("worker ended", worker=child.worker_id, exit_code=code)
+            LOG.error("worker ended", worker=child.worker_id, exit_code=code)
             self._spawn(self._burials.lay_to_rest(child.worker_id))
             failures = 0 if asyncio.get_running_loop().time() - started > 60 else failures + 1
             await self._pause(_RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)])
@@ -298,12 +299,12 @@ class Supervisor:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 if self._postgres is not None and not await self._postgres.running():
-                    _LOG.error("the database ended, and is started again")
+                    LOG.error("the database ended, and is started again")
                     await self._postgres.start()
                 lane = (lane + 1) % LANES
                 await self._parts.queue.sweep_leftovers(lane, self._parts.now())
             except (DatabaseUnavailable, PostgresError) as error:
-                _LOG.warning("the database is not available", reason=str(error))
+                LOG.warning("the database is not available", reason=str(error))
 
     async def _bury_for_ever(self) -> None:
         """Look for silent workers of any node, so often that an answer that is missing tells of an outage."""
@@ -320,7 +321,7 @@ class Supervisor:
             try:
                 await proof.turn()
             except (DatabaseUnavailable, OSError) as error:
-                _LOG.warning("deliveries can't be compared with the log now", error=type(error).__name__)
+                LOG.warning("deliveries can't be compared with the log now", error=type(error).__name__)
 
     async def _count_for_ever(self) -> None:
         while True:
@@ -371,7 +372,8 @@ class Supervisor:
         while True:
             state = await self._readiness()
             if state["workers"]["ready"] == state["workers"]["expected"]:
-                announce()
+                with suppress(BrokenPipeError):  # nobody reads it
+                    announce()
                 return
             await asyncio.sleep(0.1)
 
@@ -415,8 +417,9 @@ class Supervisor:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.critical("the supervisor can't go on", error=type(error).__name__)
+            self._exit_code = 1
             self._stop.set()
+            LOG.critical("the supervisor can't go on", error=type(error).__name__)
 
 
 def addresses(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -1,29 +1,28 @@
 """What every command of `heed` shares: options, errors turned into messages and exit codes, output.
 
-Exit codes are EXIT_CODES. No traceback for anything that an operator can
-meet, and no address in any output unless it was given on the command line.
+Exit codes are EXIT_CODES. No traceback for anything that an operator can meet, and no address in any output unless it
+was given on the command line.
 
-Modules of commands import what they need where they need it: every start of `heed` loads all of these modules, and an
-operator waits for it.
+Modules of commands import what they need where they need it, and so does this one: an operator waits for it.
 """
 
 import getpass
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-from rich.console import Console
 
-from config.rights import file_trouble
+from config.failure import DatabaseFailed, Failed, file_trouble
 
 if TYPE_CHECKING:
-    from config.settings import Endpoint, Settings
+    from rich.console import Console
 
-OUT = Console(highlight=False, soft_wrap=True, emoji=False)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    from config.settings import Endpoint, Settings
 
 EXIT_CODES = "Exit codes: 0 done; 1 could not be done, or something was found wrong; 2 wrong use or configuration."
 
@@ -36,7 +35,27 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_WITHOUT_CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {*map(ord, "\t\n")})
+
 T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """A line of output. A bracket in a name is no markup, and what strangers wrote controls no terminal."""
+    typer.echo(text.translate(_WITHOUT_CONTROLS))
+
+
+def complain(text: str) -> None:
+    """A line on standard error, likewise."""
+    typer.echo(text.translate(_WITHOUT_CONTROLS), err=True)
+
+
+@cache
+def console(*, errors: bool = False) -> "Console":
+    """The terminal, for tables, progress bars and whole screens."""
+    from rich.console import Console
+
+    return Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False)
 
 
 def address_of(text: str, option: str) -> "Endpoint":
@@ -46,12 +65,8 @@ def address_of(text: str, option: str) -> "Endpoint":
     try:
         return endpoint(text)
     except ValueError as error:
-        ERR.print(f"{option} {text!r}: {error}", markup=False)
+        complain(f"{option} {text!r}: {error}")
         raise typer.Exit(2) from None
-
-
-class Failed(Exception):
-    """The command could not do what it was asked for; the text says why and what would help."""
 
 
 def operator() -> str:
@@ -71,42 +86,52 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Sett
         return load(config or default_files(), overrides or [])
     except SettingsError as error:
         for problem in error.problems:
-            ERR.print(problem, markup=False)
+            complain(problem)
         raise typer.Exit(2) from None
 
 
 def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
-    """Run something that needs the database, and turn what an operator can meet into a message and exit code 1."""
-    try:
+    """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1."""
+    with _failure_told():
         return attempt_with_parts(settings, work)
-    except Failed as error:
-        ERR.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+
+
+def run_with_installation(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
+    """The same with no more than an Installation, for which an operator waits less long."""
+    from mta.installation import opened
+
+    with _failure_told():
+        return _attempt(opened, settings, work)
 
 
 def attempt_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
     """The same, for a command that goes on without; raises Failed for whatever an operator can meet."""
+    from mta.parts import opened
+
+    return _attempt(opened, settings, work)
+
+
+@contextmanager
+def _failure_told() -> Iterator[None]:
+    try:
+        yield
+    except Failed as error:
+        complain(str(error))
+        raise typer.Exit(1) from None
+
+
+def _attempt(opened: Any, settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
     import asyncio
 
-    from config.cluster import PostgresError
-    from config.database import UNSTORABLE, DatabaseUnavailable, MigrationError
-    from config.keyring import KeyringError
-    from mta.accounts import AccountError, WrongInstallation
-    from mta.logs import configure
-    from mta.parts import opened
-    from suppression.groups import GroupError
-
-    configure("warning", "console")
+    from config.database import UNSTORABLE
 
     async def main() -> T:
-        async with opened(settings, name="heed command") as parts:
-            return await work(parts)
+        async with opened(settings, name="heed command") as installation:
+            return await work(installation)
 
     try:
         return asyncio.run(main())
-    except (AccountError, GroupError, KeyringError) as error:
-        raise Failed(str(error)) from None
-    except (DatabaseUnavailable, MigrationError, PostgresError, WrongInstallation) as error:
+    except DatabaseFailed as error:
         raise Failed(f"database: {error}") from None
     except UNSTORABLE:
         text = "nothing is known by such a name: text is UTF-8 without NUL, and ids are not that large"
@@ -128,7 +153,7 @@ def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
     from rich.text import Text
 
     if not rows:
-        OUT.print(empty)
+        say(empty)
         return
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
@@ -136,4 +161,4 @@ def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
     for row in rows:
         # names and subjects come from outside: brackets in them are no markup
         grid.add_row(*(Text("" if value is None else str(value)) for value in row))
-    OUT.print(grid)
+    console().print(grid)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import structlog
 import uvloop
 
 from config.database import Database, DatabaseUnavailable
 from config.keyring import Keyring
+from config.log import LOG, configure, say_in_each_event
 from config.settings import Settings, endpoint
 from metrics import registry
 from mta.connector import Connector
@@ -34,14 +34,14 @@ from mta.door import Door, Policy, Trusted
 from mta.events import Events
 from mta.heap import give_back_for_ever
 from mta.inbound import Inbound
+from mta.installation import Paths
 from mta.intake import Intake
 from mta.journal import Journal
 from mta.lease import RetryPolicy
-from mta.logs import configure
 from mta.order_watch import OrderWatch
 from mta.orders import Book
 from mta.outcomes import Outcomes
-from mta.parts import Parts, Paths
+from mta.parts import Parts
 from mta.passwords import Passwords
 from mta.rejections import Rejections
 from mta.submission import protocols
@@ -56,7 +56,6 @@ from suppression.keeper import BaseKeeper
 from suppression.receipts import ReceiptFile, ReceiptKeeper
 from suppression.watch import Watch
 
-_LOG = structlog.get_logger(__name__)
 _HEARTBEAT_SECONDS: Final = 2.0
 _SITES_REPORTED: Final = 50
 _STATUS_SECONDS: Final = 0.5
@@ -161,7 +160,7 @@ class Worker:
     def fail(self, reason: str) -> None:
         """This worker must not go on."""
         if not self._stop.is_set():
-            _LOG.critical("worker stops", reason=reason)
+            LOG.critical("worker stops", reason=reason)
         self._exit_code = 1
         self._stop.set()
 
@@ -393,7 +392,7 @@ class Worker:
 
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        _LOG.error("unexpected failure", error=type(error).__name__, what=str(context.get("message", ""))[:100])
+        LOG.error("unexpected failure", error=type(error).__name__, what=str(context.get("message", ""))[:100])
         if context.get("message") == "delivery task failed" and isinstance(error, OSError):
             self.fail("its journal can't be written")
 
@@ -435,7 +434,7 @@ async def trusted_networks(parts: Parts) -> tuple[Trusted, ...]:
 async def _main(order: dict[str, Any]) -> int:
     settings = Settings(**order["settings"])
     configure(settings.log.level, settings.log.format)
-    structlog.contextvars.bind_contextvars(worker=order["worker_id"])
+    say_in_each_event(worker=order["worker_id"])
     database = await Database.open(
         order["database_url"],
         size=settings.database.connections,

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from suppression.digest import Digest, Kind, MessageClass, Scope
 from suppression.entry import Action, Channel
 from suppression.gate import Gate
@@ -35,8 +34,6 @@ CANARY_TENANT_ID: Final = 2**31 - 1
 HOLD: Final = "canary"
 FAILURES_TO_HOLD: Final = 2
 LOOK_SECONDS: Final = 0.05
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ class Canary:
             try:
                 await self.turn()
             except OSError as error:
-                _log.error("suppression canary has no status file", reason=type(error).__name__)
+                LOG.error("suppression canary has no status file", reason=type(error).__name__)
             await asyncio.sleep(self._every_seconds)
 
     def _mine(self) -> bool:
@@ -158,7 +155,7 @@ class Canary:
     def _write(self, probe: Probe) -> None:
         held = self._failures >= FAILURES_TO_HOLD
         if probe.failure:
-            _log.error("suppression canary failed", reason=probe.failure, in_a_row=self._failures, held=held)
+            LOG.error("suppression canary failed", reason=probe.failure, in_a_row=self._failures, held=held)
         temporary = self._status_path.with_name(self._status_path.name + ".new")
         temporary.write_text(json.dumps({"held": held, "failure": probe.failure}))
         temporary.replace(self._status_path)

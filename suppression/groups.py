@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.database import Database, load_queries
+from config.failure import Failed
 from suppression.entry import Entry
 from suppression.log import SuppressionLog
 from suppression.scopes import Member
@@ -19,7 +20,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _QUERIES = load_queries("suppression", "groups.sql")
 
 
-class GroupError(Exception):
+class GroupError(Failed):
     """A request that can't be met; the text says why."""
 
 

@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from config.log import LOG
 from suppression.base import Base, BaseFileError
 from suppression.index import Index
 from suppression.log import SuppressionLog
@@ -29,8 +28,6 @@ REST_FACTOR: Final = 10.0
 """So many times its duration pass between a rebuild and the next: an import must not rebuild all the time."""
 
 _LOOK_AGAIN_SECONDS: Final = 0.2
-
-_log = structlog.get_logger(__name__)
 
 
 class BaseKeeper:
@@ -64,7 +61,7 @@ class BaseKeeper:
         except FileNotFoundError:
             return
         except (BaseFileError, OSError, ValueError) as error:
-            _log.warning("suppression base file is not used", reason=f"{type(error).__name__}: {error}")
+            LOG.warning("suppression base file is not used", reason=f"{type(error).__name__}: {error}")
             return
         index.swap(base)
 
@@ -105,7 +102,7 @@ class BaseKeeper:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self._not_before = self._clock() + RETRY_SECONDS
-            _log.error("suppression base file is not rebuilt", reason=f"{type(error).__name__}: {error}")
+            LOG.error("suppression base file is not rebuilt", reason=f"{type(error).__name__}: {error}")
 
     async def _rebuild(self, index: Index) -> None:
         with self._lock() as mine:
@@ -132,7 +129,7 @@ class BaseKeeper:
     def _report(self, index: Index, started: float) -> None:
         seconds = self._clock() - started
         self._rest_until = self._clock() + REST_FACTOR * seconds
-        _log.info("suppression base file is rebuilt", position=index.base_position, seconds=round(seconds, 3))
+        LOG.info("suppression base file is rebuilt", position=index.base_position, seconds=round(seconds, 3))
         if self._on_rebuilt is not None:
             self._on_rebuilt(seconds)
 

@@ -19,9 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from suppression.entry import Action, Channel, Entry, NewEntry, decoded
 from suppression.log import SuppressionLog
 from suppression.plan import Lift
@@ -32,8 +31,6 @@ MAX_ENCODING_BYTES: Final = 64 * 1024
 
 _LENGTH = struct.Struct(">I")
 _HASHES: Final = 64
-
-_log = structlog.get_logger(__name__)
 
 
 class ReceiptFile:
@@ -178,7 +175,7 @@ class ReceiptKeeper:
             except (DatabaseUnavailable, OSError, ValueError) as error:
                 trouble = f"{type(error).__name__}: {error}"
                 if trouble != self._trouble:
-                    _log.error("suppression receipts are not written", reason=trouble)
+                    LOG.error("suppression receipts are not written", reason=trouble)
                 self._trouble = trouble
             if written < BATCH_ENTRIES:
                 await asyncio.sleep(self._write_seconds)

@@ -14,9 +14,10 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+
+from config.log import LOG
 
 TLS_HANDSHAKE: Final = 0x16
 FIRST_BYTE_SECONDS: Final = 10.0
@@ -28,7 +29,6 @@ SHUTDOWN_SECONDS: Final = 5.0
 BACKLOG: Final = 1024
 _NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-_log = structlog.get_logger(__name__)
 # aiohttp's own lines would quote requests, hence tokens.
 _silent = logging.getLogger("suppression.serving.silent")
 _silent.addHandler(logging.NullHandler())
@@ -77,7 +77,7 @@ class Served:
             except OSError as error:
                 self._free.release()
                 if error.errno in _NO_DESCRIPTORS:
-                    _log.error("subscriber port takes no connection", reason=error.strerror)
+                    LOG.error("subscriber port takes no connection", reason=error.strerror)
                     await asyncio.sleep(1)
                 continue
             except asyncio.CancelledError:
@@ -93,7 +93,7 @@ class Served:
         self._silent.discard(task)
         self._free.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("subscriber connection failed", reason=type(error).__name__)
+            LOG.error("subscriber connection failed", reason=type(error).__name__)
 
     async def _serve_connection(self, connection: socket.socket) -> None:
         transport = None

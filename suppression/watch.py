@@ -13,9 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
-
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from suppression.entry import Step
 from suppression.feed import Feed
 from suppression.index import Index
@@ -25,8 +24,6 @@ STEPS_AT_ONCE: Final = 2_000
 """Entries applied between two looks at the event loop: some 2 ms."""
 
 RECONNECT_SECONDS: Final = 0.2
-
-_log = structlog.get_logger(__name__)
 
 
 class Diverged(Exception):
@@ -172,7 +169,7 @@ class Watch:
             await feed.listen(self._hint.set)
         except DatabaseUnavailable as error:
             # LISTEN alone may be refused (a transaction pooler); if the connection is gone the first poll says so.
-            _log.warning("suppression hints are not available", reason=str(error))
+            LOG.warning("suppression hints are not available", reason=str(error))
         await self._begin(feed)
         while True:
             self._hint.clear()
@@ -191,7 +188,7 @@ class Watch:
             if not receipted:
                 raise Diverged(f"the database's log does not hold entry {position} as it was applied here")
             # The receipts follow the database's log although we can't: what was lost has been replayed into it.
-            _log.warning("suppression index is built anew after a replay", position=position)
+            LOG.warning("suppression index is built anew after a replay", position=position)
             self.index.reset()
             self._maintenance.discard()
         self._head = (await feed.head()).position
@@ -240,7 +237,7 @@ class Watch:
     def _confirm(self, asked_at: float) -> None:
         self._confirmed_at = asked_at
         if self._trouble or not self._caught_up.is_set():
-            _log.info("suppression log is followed", position=self.index.position)
+            LOG.info("suppression log is followed", position=self.index.position)
         self._trouble = ""
         self._caught_up.set()
 
@@ -250,5 +247,5 @@ class Watch:
             self._confirmed_at = None
         trouble = f"{type(error).__name__}: {error}"
         if trouble != self._trouble:
-            _log.error("suppression log is not followed", reason=trouble, position=self.index.position)
+            LOG.error("suppression log is not followed", reason=trouble, position=self.index.position)
         self._trouble = trouble

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
-import structlog
 from aiohttp import web
 
 from config.database import DatabaseUnavailable
+from config.log import LOG
 from suppression.canary import CANARY_TENANT_ID
 from suppression.consent import Consent, Consents
 from suppression.digest import Kind, Scope
@@ -45,8 +45,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Server": "heed",
 }
-
-_log = structlog.get_logger(__name__)
 
 
 def choices_of(token: Token, *, grouped: bool = False) -> list[str]:
@@ -151,7 +149,7 @@ class SubscriberPages:
     def failed(self, pages: Pages, error: Exception, choice: str) -> web.Response:
         """Whatever happened, nothing was recorded as far as we know, and that is what the person is told."""
         if not isinstance(error, DatabaseUnavailable):
-            _log.error("a subscriber's wish was not recorded", reason=type(error).__name__, place=_place(error))
+            LOG.error("a subscriber's wish was not recorded", reason=type(error).__name__, place=_place(error))
         if self._on_failed is not None:
             self._on_failed()
         response = html(pages, pages.failed(choice), 503)
@@ -170,7 +168,7 @@ class SubscriberPages:
             return await self._describe(token)
         except Exception as error:
             if not isinstance(error, DatabaseUnavailable):
-                _log.warning("a token can't be described", reason=type(error).__name__, place=_place(error))
+                LOG.warning("a token can't be described", reason=type(error).__name__, place=_place(error))
             return None
 
     async def may_return(self, token: Token) -> bool:

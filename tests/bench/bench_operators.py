@@ -19,9 +19,9 @@ from config.keyring import Keyring
 from config.postgres import EmbeddedPostgres
 from mta.accounts import Accounts
 from mta.identifiers import first_id_at, queue_id
+from mta.installation import Paths
 from mta.order_store import OrderStore, Target
 from mta.orders import Book, Reach, State
-from mta.parts import Paths
 from mta.steward import Steward
 from mta.summary import Summary
 from tests.bench.backlog import Backlog
@@ -122,7 +122,7 @@ async def measure_pause(database: Database) -> None:
 
 
 async def measure_pause_at_the_sink(rows: int) -> None:
-    """From the return of the command to the last message that a sink takes of a campaign that is being delivered."""
+    """From the start of the command to the last message that a sink takes of a campaign that is being delivered."""
     async with Fleet(Path("/var/tmp")) as fleet:
         member = await fleet.member("heed")
         await member.store.fill(Backlog(rows, campaign="flood", size=2_000))
@@ -144,8 +144,8 @@ async def measure_pause_at_the_sink(rows: int) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
             left = await member.store.queued()
             print(
-                f"pause {number}: the command took {returned - began:.2f} s ({at_return - count} messages meanwhile);"
-                f" the last one came {last - returned:.2f} s after it ({seen - at_return} of them); {left} are queued"
+                f"pause {number}: in force {last - began:.2f} s after its command began, {last - returned:.2f} after"
+                f" the end ({at_return - count} messages meanwhile, {seen - at_return} after it; {left} are queued)"
             )
             await asyncio.to_thread(member.daemon.command, "campaign", "resume", "flood")
             await sink.reached(seen + _UNDER_WAY)

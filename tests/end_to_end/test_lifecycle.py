@@ -109,6 +109,34 @@ async def test_an_embedded_database_that_is_killed_comes_back(tmp_path: Path) ->
         assert not (daemon.data_dir / "postgres" / "postmaster.pid").exists()
 
 
+async def test_a_daemon_whose_announcement_nobody_reads_goes_on(tmp_path: Path, database_url: str) -> None:
+    daemon = Daemon(tmp_path / "node", database_url, workers=1)
+    nobody, writing = os.pipe()
+    os.close(nobody)
+    try:
+        daemon.launch(stdout=writing)
+        os.close(writing)
+        await daemon.ready()
+        await deliver(daemon, "anna@example.net")
+        assert await daemon.stop() == 0
+        assert "can't go on" not in daemon.log
+    finally:
+        daemon.destroy()
+
+
+def test_a_supervisor_that_can_not_go_on_ends_with_an_error(tmp_path: Path, database_url: str) -> None:
+    script = (
+        "import mta.supervisor, sys\n"
+        "async def fail(self): raise OSError\n"
+        "mta.supervisor.Supervisor._sample_for_ever = fail\n"
+        "from mta.cli import main; sys.argv[0] = 'heed'; main()\n"
+    )
+    daemon = Daemon(tmp_path / "node", database_url, workers=1)
+    done = daemon.command("run", program=("-c", script))
+    assert done.returncode == 1
+    assert "the supervisor can't go on" in done.stderr
+
+
 async def test_a_busy_port_is_named(tmp_path: Path, database_url: str) -> None:
     daemon = Daemon(tmp_path / "node", database_url)
     with socket.create_server(("127.0.0.1", daemon.ports.inbound)), pytest.raises(DaemonError) as caught:

@@ -7,7 +7,8 @@ import pytest
 
 from config.database import Database
 from config.keyring import Keyring, KeyringError
-from mta.accounts import AccountError, Accounts, Cache, Credential, PasswordCheck, Tenant, WrongInstallation
+from mta.accounts import AccountError, Accounts, Cache, Credential, PasswordCheck, Tenant
+from mta.installation import WrongInstallation, claim
 from suppression.digest import MessageClass
 from tests.support.suppressions import opened
 
@@ -139,11 +140,11 @@ async def test_controls_in_a_name_are_dropped(accounts: Accounts, database: Data
 
 
 async def test_a_database_belongs_to_one_master_key(accounts: Accounts, database: Database) -> None:
-    await accounts.check_installation()
-    await accounts.check_installation()
+    await claim(database, Keyring({1: bytes(32)}))
+    await claim(database, Keyring({1: bytes(32)}))
     with pytest.raises(WrongInstallation):
-        await Accounts(database, Keyring({1: bytes([1]) * 32})).check_installation()
-    await Accounts(database, Keyring({1: bytes(32), 2: bytes([1]) * 32})).check_installation()
+        await claim(database, Keyring({1: bytes([1]) * 32}))
+    await claim(database, Keyring({1: bytes(32), 2: bytes([1]) * 32}))
 
 
 async def test_a_campaign_of_a_key_that_is_missing_here(accounts: Accounts, database: Database) -> None:

@@ -71,9 +71,9 @@ def installation(database_url: str, tmp_path: Path) -> Installation:
 def test_every_command_has_help() -> None:
     """One process for all of them: what is tested is that each can be built and says what it does."""
     script = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom mta.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom mta.cli import application\n"
         "for line in sys.stdin.read().splitlines():\n"
-        "    done = CliRunner().invoke(app, [*line.split(), '--help'])\n"
+        "    done = CliRunner().invoke(application(), [*line.split(), '--help'])\n"
         "    assert done.exit_code == 0 and not done.exception, (line, done.output)\n"
         "    assert 'Usage' in done.output and 'Exit codes' in done.output, (line, done.output)\n"
     )
@@ -82,6 +82,16 @@ def test_every_command_has_help() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, input=lines, cwd=ROOT, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("words", "completed"), [("heed campaign p", "pause"), ("heed verif", "verify-log")])
+def test_a_shell_is_told_how_words_go_on(words: str, completed: str) -> None:
+    asked = {"_HEED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    script = "import sys; sys.argv = ['heed']; from mta.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | asked, cwd=ROOT, check=False
+    )
+    assert done.stdout.split() == [completed]
 
 
 @pytest.mark.parametrize(
@@ -326,9 +336,12 @@ def test_an_empty_queue(installation: Installation) -> None:
     assert (shown["totals"], shown["groups"]) == ({"queued": 0, "leased": 0, "held": 0}, [])
 
 
-def test_another_master_key_is_refused(installation: Installation, tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("command", ["tenant list", "campaign pause --site mx.example.net --reason wrong"])
+def test_another_master_key_is_refused(
+    installation: Installation, tmp_path: Path, database_url: str, command: str
+) -> None:
     installation.text("tenant", "add", "acme")
-    other = Installation(database_url, tmp_path / "other").run("tenant", "list")
+    other = Installation(database_url, tmp_path / "other").run(*command.split())
     assert other.returncode == 1
     assert "another master key" in other.stderr
 

@@ -115,10 +115,12 @@ class Daemon:
             return []
         return [child.pid for child in children if _is_worker(child)]
 
-    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run another `heed` command with this daemon's settings; its output is text."""
+    def command(
+        self, *arguments: str, program: tuple[str, ...] = ("-m", "mta.cli")
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run another `heed` command with this daemon's settings; its output is text. program: for Python."""
         return subprocess.run(
-            self._command_line(arguments),
+            self._command_line(arguments, program),
             env=self._environment(),
             cwd=self.data_dir.parent,
             capture_output=True,
@@ -127,14 +129,14 @@ class Daemon:
             check=False,
         )
 
-    def launch(self) -> None:
-        """Start it, without waiting until it is ready."""
+    def launch(self, stdout: int | None = None) -> None:
+        """Start it, without waiting until it is ready. stdout: a file descriptor, instead of the log."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command_line(("run",)),
+                self._command_line(("run",), ("-m", "mta.cli")),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if stdout is None else stdout,
                 stderr=log,
                 env=self._environment(),
                 cwd=self.data_dir.parent,
@@ -212,9 +214,9 @@ class Daemon:
         status, _ = await self.get("/readyz")
         return status == 200
 
-    def _command_line(self, arguments: tuple[str, ...]) -> list[str]:
+    def _command_line(self, arguments: tuple[str, ...], program: tuple[str, ...]) -> list[str]:
         options = [part for option in self._options for part in ("--set", option)]
-        return [sys.executable, "-m", "mta.cli", *arguments, *options]
+        return [sys.executable, *program, *arguments, *options]
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEED_")}

@@ -12,7 +12,7 @@ from typing import Any, Final
 import typer
 from typer.testing import CliRunner
 
-from mta.cli import app
+from mta.cli import application
 
 JUNK: Final = (
     "", "no such thing", "\udcff", "-1", "0", "7", "2147483648", "9" * 23, "a" * 300, "x\0y", "💥", "../..", "/none/x",
@@ -49,7 +49,7 @@ def wrong(command: Any, choose: random.Random) -> list[str]:
 
 def main(seed: int, rounds: int, options: list[str]) -> int:
     """How many ended in a way that is not promised."""
-    choose, found = random.Random(seed), 0
+    choose, found, app = random.Random(seed), 0, application()
     for path, command in [each for each in commands(typer.main.get_command(app)) if each[0] not in _ENDLESS] * rounds:
         words = [*path, *_GIVEN.get(path, ()), *wrong(command, choose)]
         done = CliRunner().invoke(app, [*words, *options], input="y\n")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from mta.cli import app
+from mta.cli import application
 from mta.manual import manual
 from mta.webhooks import signed_headers
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_man_page_has_every_command() -> None:
-    page = manual(typer.main.get_command(app), "1.0")
+    page = manual(typer.main.get_command(application()), "1.0")
     for command in ("run", "webhook add", "events replay", "report", "check\\-domain", "doctor", "suppress add"):
         assert f".SS heed {command}" in page
     assert not re.search(r"^[.'](?!TH|SH|SS|TP|I |B |BR |RI )", page, re.MULTILINE)
@@ -27,7 +27,7 @@ def test_the_man_page_has_every_command() -> None:
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed")
 def test_groff_has_nothing_to_say_about_the_man_page() -> None:
-    page = manual(typer.main.get_command(app), "1.0")
+    page = manual(typer.main.get_command(application()), "1.0")
     done = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=page, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert "Keep a copy." in done.stdout

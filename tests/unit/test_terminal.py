@@ -16,6 +16,12 @@ def test_names_from_outside_are_no_markup(capsys: pytest.CaptureFixture[str]) ->
     assert "None" not in shown
 
 
+def test_what_strangers_wrote_controls_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say("a\x1b[2J\x08b\x9b31m\x7f [spring]\tü\n.")
+    terminal.complain("\x07no\r")
+    assert capsys.readouterr() == ("a[2Jb31m [spring]\tü\n.\n", "no\n")
+
+
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.table("campaign", rows=[], empty="nothing there")
     assert capsys.readouterr().out == "nothing there\n"

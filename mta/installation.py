@@ -1,0 +1,125 @@
+"""An installation: where it is, whose database it has, and what needs no more than these: orders, the queue counted.
+
+Commands that read and order no more than that don't wait for what handles accounts and mail to be imported. Raises what
+config.database raises, KeyringError, WrongInstallation, and PostgresError where Heed's own database can't be started.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from config.database import Database, load_queries, migrate
+from config.failure import DatabaseFailed
+from config.keyring import Keyring
+from config.settings import Settings
+
+if TYPE_CHECKING:
+    from mta.order_store import OrderStore
+    from mta.summary import Summary
+
+_QUERIES: Final = load_queries("mta", "installation.sql")
+
+
+class WrongInstallation(DatabaseFailed):
+    """The database was written under another master key than this node's."""
+
+
+class Paths:
+    """Where things are, below data_dir."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.keys = self.data_dir / "keys" / "master.key"
+        self.tls = self.data_dir / "tls"
+        self.journals = self.data_dir / "journals"
+        self.index = self.data_dir / "suppression" / "index"
+        self.canary = self.data_dir / "suppression" / "canary"
+        self.heads = self.data_dir / "suppression" / "heads.jsonl"
+        self.receipts = self.data_dir / "suppression" / "receipts"
+        self.sink = self.data_dir / "sink"
+        self.lock = self.data_dir / "heed.lock"
+
+    def make(self) -> None:
+        """Make the directories, for this user only."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.keys.parent, self.tls, self.journals, self.index.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+
+class Installation:
+    """One process's view of it. A part is made, and its module imported, when it is first asked for."""
+
+    def __init__(self, settings: Settings, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.paths = Paths(settings.data_dir)
+        self.database = database
+        self.now = now
+
+    @cached_property
+    def orders(self) -> "OrderStore":
+        """What operators have ordered."""
+        from mta.order_store import OrderStore
+
+        return OrderStore(self.database, self.now)
+
+    @cached_property
+    def summary(self) -> "Summary":
+        """The queue, counted."""
+        from mta.summary import Summary
+
+        return Summary(self.database)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, name: str) -> AsyncIterator[Installation]:
+    """The installation for a command, on its database."""
+    async with connected(settings, name=name) as (database, _):
+        yield Installation(settings, database)
+
+
+@asynccontextmanager
+async def connected(settings: Settings, *, name: str) -> AsyncIterator[tuple[Database, Keyring]]:
+    """Database and keys for a command: starts Heed's own database where that is needed, and brings it up to date."""
+    paths = Paths(settings.data_dir)
+    paths.make()
+    async with _database_url(settings, paths) as url:
+        await migrate(url)
+        timeout = settings.database.command_timeout_seconds
+        database = await Database.open(url, size=2, application_name=name, command_timeout_seconds=timeout)
+        try:
+            keyring = Keyring.load_or_create(paths.keys)
+            await claim(database, keyring)
+            yield database, keyring
+        finally:
+            await database.close()
+
+
+async def claim(database: Database, keyring: Keyring) -> None:
+    """Claim a new database for this master key, or raise WrongInstallation when it belongs to another."""
+    async with database.transaction() as connection:
+        await connection.execute(_QUERIES.install, keyring.check_value)
+        stored = await connection.fetchval(_QUERIES.installation)
+    if stored != keyring.check_value:
+        raise WrongInstallation(
+            "this database was written under another master key: nothing in it could be read, and no suppression "
+            "would be found. Copy the key file of the node that made it to this one."
+        )
+
+
+@asynccontextmanager
+async def _database_url(settings: Settings, paths: Paths) -> AsyncIterator[str]:
+    """The configured database's; or that of Heed's own, which runs meanwhile."""
+    if settings.database.url is not None:
+        yield settings.database.url.get_secret_value()
+        return
+    from config.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(paths.data_dir)
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
