@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from config.log import quieten
-from mta.terminal import EXIT_CODES, say
+from mta.terminal import EXIT_CODES, load_quickly, say
 
 # Each command or group of commands, and what it is.
 _COMMANDS: Final = {
@@ -66,6 +66,7 @@ def application(word: str = "") -> typer.Typer:
 
 def main() -> None:
     """Entry point."""
+    load_quickly()
     quieten()
     application(*sys.argv[1:2])()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from config.failure import file_trouble
-from mta.terminal import Config, Json, Set, complain, print_json, say, settings_of
+from mta.terminal import Config, Json, Set, complain, loaded, print_json, say, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -37,6 +37,8 @@ def _run_daemon(settings: "Settings") -> None:
 
     from mta.announcement import announcement
     from mta.supervisor import StartError, Supervisor
+
+    loaded()
 
     async def main() -> int:
         return await Supervisor(settings).run(lambda: say(announcement(settings)))

@@ -6,6 +6,7 @@ was given on the command line.
 Modules of commands import what they need where they need it, and so does this one: an operator waits for it.
 """
 
+import gc
 import getpass
 import os
 import sys
@@ -35,9 +36,22 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_USUAL_THRESHOLDS: Final = gc.get_threshold()
+_THRESHOLD_WHILE_LOADING: Final = 100_000
 _WITHOUT_CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {*map(ord, "\t\n")})
 
 T = TypeVar("T")
+
+
+def load_quickly() -> None:
+    """Let the collector of garbage look rarely for now: nothing that is being imported is any."""
+    gc.set_threshold(_THRESHOLD_WHILE_LOADING)
+
+
+def loaded() -> None:
+    """What is here stays until the end: the collector need not look at it again, then neither."""
+    gc.freeze()
+    gc.set_threshold(*_USUAL_THRESHOLDS)
 
 
 def say(text: str) -> None:
@@ -129,6 +143,7 @@ def _attempt(opened: Any, settings: "Settings", work: Callable[[Any], Awaitable[
         async with opened(settings, name="heed command") as installation:
             return await work(installation)
 
+    loaded()
     try:
         return asyncio.run(main())
     except DatabaseFailed as error:
