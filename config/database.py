@@ -85,9 +85,19 @@ class Database:
 
     @classmethod
     async def open(
-        cls, url: str, *, size: int, application_name: str, command_timeout_seconds: float = 5.0
+        cls,
+        url: str,
+        *,
+        size: int,
+        application_name: str,
+        command_timeout_seconds: float = 5.0,
+        prepares: bool | None = None,
     ) -> "Database":
-        """Connect, with up to `size` connections; raises DatabaseUnavailable when the first can't be had."""
+        """Connect, with up to `size` connections; raises DatabaseUnavailable when the first can't be had.
+
+        prepares: whether statements are prepared; None: where there is no pooler. Who says each statement once wants
+        False: then nothing is asked here, the first connection is made when it is needed, and that raises.
+        """
         options: dict[str, Any] = {
             "timeout": CONNECT_TIMEOUT_SECONDS,
             "command_timeout": command_timeout_seconds,
@@ -95,7 +105,9 @@ class Database:
             "target_session_attrs": SessionAttribute.read_write,
         }
         with _connecting():
-            if await _behind_pooler(url, options):
+            if prepares is None:
+                prepares = not await _behind_pooler(url, options)
+            if not prepares:
                 options |= _NO_PREPARED_STATEMENTS
             # No floor: the pool would try to hold it while the database is away, and log each failure.
             pool = await asyncpg.create_pool(url, min_size=0, max_size=size, reset=_keep_session, **options)
@@ -307,6 +319,16 @@ def migrations() -> list[Migration]:
     if [step.number for step in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"migrations are numbered without gaps or twins, not {[step.number for step in found]}")
     return found
+
+
+async def up_to_date(database: Database) -> bool:
+    """Whether a database has exactly this version's schema: `migrate` has nothing to do, or to complain about."""
+    async with database.connection() as connection:
+        try:
+            rows = await connection.fetch(load_queries("config", "database.sql").applied_migrations)
+        except asyncpg.UndefinedTableError:
+            return False
+    return [tuple(row) for row in rows] == [(step.number, step.name, step.sha256) for step in migrations()]
 
 
 async def migrate(url: str) -> list[str]:

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from config.failure import Failed
-from mta.terminal import Config, Json, Set, attempt_with_parts, print_json, run_with_parts, say, settings_of
+from mta.terminal import (
+    Config,
+    Json,
+    Set,
+    attempt_with_parts,
+    carried_out,
+    print_json,
+    run_with_parts,
+    say,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -37,8 +47,6 @@ def check_domain(
     as_json: Json = False,
 ) -> None:
     """Compare a domain's DNS and this installation with what Gmail, Yahoo and Outlook demand of senders."""
-    import asyncio
-
     from mta.domain import normalised_domain
     from mta.domain_check import DomainCheck, PublicKey, Sender
 
@@ -54,7 +62,7 @@ def check_domain(
         keys = run_with_parts(settings, lambda parts: _keys(parts, name, tenant))
     identity = settings.identity
     sender = Sender(name, identity.mail_domain, identity.hostname, address or (), keys, settings.web_url)
-    findings = asyncio.run(DomainCheck(_resolver(settings)).findings(sender))
+    findings = carried_out(DomainCheck(_resolver(settings)).findings(sender))
     _show(findings, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from config.failure import file_trouble
-from mta.terminal import Config, Json, Set, complain, loaded, print_json, say, settings_of
+from mta.terminal import Config, Json, Set, carried_out, complain, loaded, print_json, say, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -33,18 +33,14 @@ def _run_daemon(settings: "Settings") -> None:
     except OSError as error:
         complain(f"{settings.data_dir}: {error.strerror}; data_dir must be a directory of this user")
         raise typer.Exit(1) from None
-    import asyncio
-
     from mta.announcement import announcement
     from mta.supervisor import StartError, Supervisor
-
-    loaded()
 
     async def main() -> int:
         return await Supervisor(settings).run(lambda: say(announcement(settings)))
 
     try:
-        raise typer.Exit(asyncio.run(main()))
+        raise typer.Exit(carried_out(main()))
     except StartError as error:
         complain(f"heed can't start: {error}")
         raise typer.Exit(1) from None
@@ -76,6 +72,8 @@ def classify(
     import orjson
 
     from bounce.report import classify_paths
+
+    loaded()
 
     try:
         for item in classify_paths(files):

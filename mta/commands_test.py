@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from config.failure import file_trouble
-from mta.terminal import Config, Json, Set, address_of, complain, console, print_json, say, settings_of, table
+from mta.terminal import (
+    Config,
+    Json,
+    Set,
+    address_of,
+    carried_out,
+    complain,
+    console,
+    print_json,
+    say,
+    settings_of,
+    table,
+)
 
 sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", no_args_is_help=True)
 
@@ -24,8 +36,6 @@ def sink_run(
     overrides: Set = None,
 ) -> None:
     """Run a sink in the foreground until SIGTERM; prints what it counted at the end."""
-    import asyncio
-
     from mta.sink import Behaviour, run_sink
 
     host, port = address_of(listen or settings_of(config, overrides).sink.listen, "--listen")
@@ -35,7 +45,7 @@ def sink_run(
 
     try:
         behaviour = Behaviour(defer, refuse, delay, 0)
-        counts = asyncio.run(run_sink(host=host, port=port, maildir=maildir, behaviour=behaviour, ready=ready))
+        counts = carried_out(run_sink(host=host, port=port, maildir=maildir, behaviour=behaviour, ready=ready))
     except OSError as error:
         where = error.filename or f"{host}:{port}"
         complain(f"sink: {where}: {error.strerror or error}; choose another with --listen or --maildir")
@@ -88,8 +98,6 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send a test campaign to a running daemon, every message to other readers, with a progress bar."""
-    import asyncio
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mta.send import Campaign, Result
@@ -115,7 +123,7 @@ def send(
             bar.update(task, completed=result.done)
 
         work = send_campaign(what, host, port, connections=connections, login=login, progress=progress)
-        result = asyncio.run(work)
+        result = carried_out(work)
     if as_json:
         # not asdict(): it counts the items of a Counter
         print_json({field.name: getattr(result, field.name) for field in fields(result)})

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from config.database import Database, load_queries, migrate
+from config.database import Database, load_queries, migrate, up_to_date
 from config.failure import DatabaseFailed
 from config.keyring import Keyring
 from config.settings import Settings
@@ -75,21 +75,26 @@ class Installation:
 
 @asynccontextmanager
 async def opened(settings: Settings, *, name: str) -> AsyncIterator[Installation]:
-    """The installation for a command, on its database."""
-    async with connected(settings, name=name) as (database, _):
+    """The installation for a command, on its database. Asks no more than it must: a busy server answers slowly."""
+    async with connected(settings, name=name, prepares=False) as (database, _):
         yield Installation(settings, database)
 
 
 @asynccontextmanager
-async def connected(settings: Settings, *, name: str) -> AsyncIterator[tuple[Database, Keyring]]:
+async def connected(
+    settings: Settings, *, name: str, prepares: bool | None = None
+) -> AsyncIterator[tuple[Database, Keyring]]:
     """Database and keys for a command: starts Heed's own database where that is needed, and brings it up to date."""
     paths = Paths(settings.data_dir)
     paths.make()
+    timeout = settings.database.command_timeout_seconds
     async with _database_url(settings, paths) as url:
-        await migrate(url)
-        timeout = settings.database.command_timeout_seconds
-        database = await Database.open(url, size=2, application_name=name, command_timeout_seconds=timeout)
+        database = await Database.open(
+            url, size=2, application_name=name, command_timeout_seconds=timeout, prepares=prepares
+        )
         try:
+            if not await up_to_date(database):
+                await migrate(url)
             keyring = Keyring.load_or_create(paths.keys)
             await claim(database, keyring)
             yield database, keyring
@@ -99,9 +104,12 @@ async def connected(settings: Settings, *, name: str) -> AsyncIterator[tuple[Dat
 
 async def claim(database: Database, keyring: Keyring) -> None:
     """Claim a new database for this master key, or raise WrongInstallation when it belongs to another."""
-    async with database.transaction() as connection:
-        await connection.execute(_QUERIES.install, keyring.check_value)
+    async with database.connection() as connection:
         stored = await connection.fetchval(_QUERIES.installation)
+    if stored is None:
+        async with database.transaction() as connection:
+            await connection.execute(_QUERIES.install, keyring.check_value)
+            stored = await connection.fetchval(_QUERIES.installation)
     if stored != keyring.check_value:
         raise WrongInstallation(
             "this database was written under another master key: nothing in it could be read, and no suppression "

@@ -44,8 +44,7 @@ class OrderStore:
     async def orders(self) -> list[Order]:
         """Everything that is ordered."""
         async with self._db.connection() as connection:
-            rows = await connection.fetch(_QUERIES.orders, self._now() - _FORGET_SECONDS)
-        return [_order(row) for row in rows]
+            return _orders(await connection.fetch(_QUERIES.orders, self._now() - _FORGET_SECONDS))
 
     async def set_state(
         self, target: Target, state: State, reason: str, actor: str, until: float | None = None
@@ -159,13 +158,10 @@ class OrderStore:
     async def _change(
         self, query: str, arguments: Sequence[Any], target: Target, action: str, reason: str, actor: str, details: str
     ) -> None:
+        noted = (self._now(), actor, action, target.reach, target.id, target.site, reason, details)
         async with self._db.transaction() as connection:
-            position = await connection.fetchval(_QUERIES.advance)
+            await connection.execute(_QUERIES.begin_change, *noted)
             await connection.execute(query, *arguments)
-            await connection.execute(
-                _QUERIES.note, self._now(), actor, action, target.reach, target.id, target.site, reason, details
-            )
-            await connection.execute(_QUERIES.notify, str(position))
 
 
 class OrderFeed:
@@ -177,7 +173,7 @@ class OrderFeed:
 
     @classmethod
     async def open(cls, database: Database, *, answer_within_seconds: float) -> "OrderFeed":
-        """Connect; a look that is not answered within this time fails."""
+        """Connect; a look at the head that is not answered within this time fails."""
         try:
             async with asyncio.timeout(answer_within_seconds):
                 return cls(await database.dedicated(), answer_within_seconds)
@@ -196,12 +192,31 @@ class OrderFeed:
         """The number of the newest change."""
         try:
             async with asyncio.timeout(self._within):
-                ((position, standby),) = await self._connection.fetch(_QUERIES.head)
+                ((position, standby),) = await self._answer(_QUERIES.head)
+        except TimeoutError:
+            raise DatabaseUnavailable("orders can't be followed: no answer in time") from None
+        return self._sure(position, standby)
+
+    async def orders(self, now: float) -> tuple[int, list[Order]]:
+        """The same with everything that is ordered then; now in epoch seconds."""
+        rows = await self._answer(_QUERIES.orders, now - _FORGET_SECONDS)
+        return self._sure(rows[0]["position"], rows[0]["standby"]), _orders(rows)
+
+    async def consent_required(self) -> frozenset[int]:
+        """As the store's."""
+        return frozenset(row[0] for row in await self._answer(_QUERIES.consent_required))
+
+    async def _answer(self, query: str, *arguments: Any) -> list[Any]:
+        try:
+            return list(await self._connection.fetch(query, *arguments))
         except FEED_LOST as error:
             raise DatabaseUnavailable(f"orders can't be followed: {type(error).__name__}") from error
+
+    @staticmethod
+    def _sure(position: int, standby: bool) -> int:
         if standby:
             raise DatabaseUnavailable("the database is a standby")
-        return int(position)
+        return position
 
     def close(self) -> None:
         """Let go of the connection at once."""
@@ -222,6 +237,10 @@ def _only(rows: Sequence[Any], reach: Reach, kind: str, name: str, tenant: str) 
         raise OrderError(f"several tenants have a {kind} {name!r}: {tenants}; say which with --tenant")
     row = exact[0]
     return Target(reach, row["id"], "", f"{kind} {row['name'] or '-'} ({row['tenant']})")
+
+
+def _orders(rows: Sequence[Any]) -> list[Order]:
+    return [_order(row) for row in rows if row["reach"] is not None]
 
 
 def _order(row: Any) -> Order:

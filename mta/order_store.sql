@@ -7,17 +7,26 @@
 SELECT position, pg_is_in_recovery() FROM order_head;
 
 -- name: orders
--- Everything that is ordered. What is over, or has cancelled what can't be queued any more ($1: before then), is left out.
-SELECT reach, target, site, state, reason, actor, at, until, not_before, send_window
-FROM standing_order
-WHERE (state = 2 AND (reach = 1 OR at > to_timestamp($1)))
+-- The newest change, as in head, and everything that is ordered then, newest first; a row without a reach where there is
+-- nothing. What is over, or has cancelled what can't be queued any more ($1: before then), is left out. The limit tells the
+-- planner that there is one head: without statistics it expects thousands, and has the statement compiled.
+SELECT h.position, pg_is_in_recovery() AS standby,
+    reach, target, site, state, reason, actor, at, until, not_before, send_window
+FROM (SELECT position FROM order_head LIMIT 1) h
+LEFT JOIN standing_order ON (state = 2 AND (reach = 1 OR at > to_timestamp($1)))
     OR (state = 1 AND (until IS NULL OR until > clock_timestamp()))
     OR not_before > clock_timestamp() OR send_window <> ''
 ORDER BY at DESC;
 
--- name: advance
--- A change takes place: the next position, under a lock until the commit.
-UPDATE order_head SET position = position + 1 RETURNING position;
+-- name: begin_change
+-- What an operator does takes place: the next position, under a lock until the commit, which hastens everybody's look.
+WITH head AS (
+    UPDATE order_head SET position = position + 1 RETURNING position
+), noted AS (
+    INSERT INTO operator_log (at, actor, action, reach, target, site, reason, details)
+    VALUES (to_timestamp($1), $2, $3, $4, $5, $6, $7, $8)
+)
+SELECT pg_notify('heed_orders', position::text) FROM head;
 
 -- name: set_state
 -- Pause, resume or cancel; when mail may leave at all stays as it was.
@@ -43,7 +52,7 @@ UPDATE tenant SET consent_required = $2 WHERE id = $1;
 SELECT id FROM tenant WHERE consent_required;
 
 -- name: note
--- Write down what an operator did.
+-- Write down what an operator did that is no order.
 INSERT INTO operator_log (at, actor, action, reach, target, site, reason, details)
 VALUES (to_timestamp($1), $2, $3, $4, $5, $6, $7, $8);
 
@@ -54,10 +63,6 @@ FROM operator_log
 WHERE reach = $1 AND target = $2 AND site = $3
 ORDER BY id DESC
 LIMIT 20;
-
--- name: notify
--- Hasten the next look of every process.
-SELECT pg_notify('heed_orders', $1::text);
 
 -- name: campaigns_of
 -- The campaigns that these campaigns, lists and tenants are, or can have mail in.

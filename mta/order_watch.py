@@ -12,7 +12,7 @@ from typing import Final
 
 from config.database import Database, DatabaseUnavailable
 from config.log import LOG
-from mta.order_store import OrderFeed, OrderStore
+from mta.order_store import OrderFeed
 from mta.orders import Book, OrderError
 
 POLL_SECONDS: Final = 0.4
@@ -27,18 +27,18 @@ class OrderWatch:
         self,
         book: Book,
         database: Database,
-        store: OrderStore,
         *,
         on_change: Callable[[], None],
         poll_seconds: float = POLL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.book = book
         self._database = database
-        self._store = store
         self._on_change = on_change
         self._poll_seconds = poll_seconds
         self._clock = clock
+        self._now = now
         self._position = -1
         self._trouble = ""
         self._hint = asyncio.Event()
@@ -64,20 +64,32 @@ class OrderWatch:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _follow(self, feed: OrderFeed) -> None:
+        self._position = -1  # what is connected to may be another server, on which the same number means something else
         while True:
+            hinted = self._hint.is_set()
             self._hint.clear()
             asked_at = self._clock()
-            position = await feed.head()
-            if position != self._position:
-                self.book.replace(await self._store.orders(), await self._store.consent_required())
-                self._position = position
-                self._on_change()
+            if hinted or await feed.head() != self._position:
+                await self._read(feed)
             self.book.confirm(asked_at)
             self._note("")
             self._known.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._hint.wait()
+
+    async def _read(self, feed: OrderFeed) -> None:
+        """Take over what has changed; at once what stops mail: each question takes long where a node is busy."""
+        position, orders = await feed.orders(self._now())
+        if position == self._position:
+            return
+        self.book.replace(orders, self.book.consent_required)
+        self._on_change()
+        consent_required = await feed.consent_required()
+        if consent_required != self.book.consent_required:
+            self.book.replace(orders, consent_required)
+            self._on_change()
+        self._position = position
 
     def _note(self, trouble: str) -> None:
         """Say what keeps the orders from being followed, once, and when they are followed again."""

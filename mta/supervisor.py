@@ -288,7 +288,7 @@ class Supervisor:
         database, book = self._parts.database, Book()
         store = self._parts.orders
         steward = Steward(book, store, self._parts.summary)
-        self._spawn(OrderWatch(book, database, store, on_change=steward.changed).follow_for_ever())
+        self._spawn(OrderWatch(book, database, on_change=steward.changed).follow_for_ever())
         self._spawn(steward.tend_for_ever())
         self._spawn(steward.count_for_ever())
 

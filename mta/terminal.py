@@ -10,7 +10,7 @@ import gc
 import getpass
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,14 @@ def loaded() -> None:
     """What is here stays until the end: the collector need not look at it again, then neither."""
     gc.freeze()
     gc.set_threshold(*_USUAL_THRESHOLDS)
+
+
+def carried_out(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what a command does, for which everything is imported by now."""
+    import asyncio
+
+    loaded()
+    return asyncio.run(work)
 
 
 def say(text: str) -> None:
@@ -135,17 +143,14 @@ def _failure_told() -> Iterator[None]:
 
 
 def _attempt(opened: Any, settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
-    import asyncio
-
     from config.database import UNSTORABLE
 
     async def main() -> T:
         async with opened(settings, name="heed command") as installation:
             return await work(installation)
 
-    loaded()
     try:
-        return asyncio.run(main())
+        return carried_out(main())
     except DatabaseFailed as error:
         raise Failed(f"database: {error}") from None
     except UNSTORABLE:

@@ -92,12 +92,7 @@ class Worker:
         self._journal = Journal(parts.paths.journals, worker_id)
         self._orders = Book(settings.suppression.max_staleness)
         self._delivery = self._make_delivery()
-        self._order_watch = OrderWatch(
-            self._orders,
-            database,
-            parts.orders,
-            on_change=self._delivery.orders_changed,
-        )
+        self._order_watch = OrderWatch(self._orders, database, on_change=self._delivery.orders_changed)
         self._outcomes = Outcomes(
             parts.recorder(parts.queue), self._journal, on_settled=self._delivery.settled, sleep=asyncio.sleep
         )

@@ -152,7 +152,7 @@ async def test_an_answer_counts_even_when_there_is_no_room_to_keep_it(n: Node, m
 async def test_the_setting_is_followed(n: Node) -> None:
     store, changed = OrderStore(n.database, n.parts.now), asyncio.Event()
     book = Book()
-    watch = OrderWatch(book, n.database, store, on_change=changed.set, poll_seconds=0.02)
+    watch = OrderWatch(book, n.database, on_change=changed.set, poll_seconds=0.02)
     following = asyncio.create_task(watch.follow_for_ever())
     await watch.known()
     assert book.consent_required == frozenset()

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from config.database import MigrationError, migrate, migrations
+from config.database import Database, MigrationError, migrate, migrations, up_to_date
 from config.schema import schema, shipped
 
 # What a schema is, without the names and numbers that differ between two databases.
@@ -84,6 +84,18 @@ async def test_migrations_in_their_order_make_the_schema(database_url: str, empt
 async def test_a_second_run_applies_nothing(empty_database_url: str) -> None:
     assert await migrate(empty_database_url) == [f"{step.number:04}_{step.name}" for step in migrations()]
     assert await migrate(empty_database_url) == []
+
+
+async def test_only_this_version_s_schema_is_up_to_date(empty_database_url: str) -> None:
+    database = await Database.open(empty_database_url, size=1, application_name="test", prepares=False)
+    try:
+        assert not await up_to_date(database)
+        await migrate(empty_database_url)
+        assert await up_to_date(database)
+        await database.pool.execute("UPDATE migration SET sha256 = '' WHERE number = 2")
+        assert not await up_to_date(database)
+    finally:
+        await database.close()
 
 
 async def test_nodes_that_start_together_migrate_once(empty_database_url: str) -> None:

@@ -1,14 +1,15 @@
 """Orders in a real database: how they reach a process, and what becomes of the rows that they are about."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from config.database import Database, load_queries
-from mta.order_store import OrderStore, Target
+from config.database import Database, DatabaseUnavailable, load_queries
+from mta.order_store import OrderFeed, OrderStore, Target
 from mta.order_watch import OrderWatch
 from mta.orders import Book, Reach, Standing, State, Window
 from mta.steward import Steward
@@ -181,7 +182,7 @@ async def following(
     database: Database, store: OrderStore, *, poll_seconds: float
 ) -> AsyncIterator[tuple[Book, asyncio.Event]]:
     book, changed = Book(5.0), asyncio.Event()
-    watch = OrderWatch(book, database, store, on_change=changed.set, poll_seconds=poll_seconds)
+    watch = OrderWatch(book, database, on_change=changed.set, poll_seconds=poll_seconds)
     task = asyncio.create_task(watch.follow_for_ever())
     try:
         async with asyncio.timeout(10):
@@ -190,6 +191,40 @@ async def following(
         yield book, changed
     finally:
         task.cancel()
+
+
+async def test_what_stops_mail_does_not_wait_for_the_consents(
+    database: Database, store: OrderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await names(database, "acme", "spring")
+    asked, answer = asyncio.Event(), asyncio.Event()
+    whole = OrderFeed.consent_required
+    async with following(database, store, poll_seconds=60) as (book, changed), asyncio.timeout(10):
+
+        async def lost(feed: OrderFeed) -> frozenset[int]:
+            asked.set()
+            await answer.wait()
+            monkeypatch.setattr(OrderFeed, "consent_required", whole)
+            raise DatabaseUnavailable("gone")
+
+        monkeypatch.setattr(OrderFeed, "consent_required", lost)
+        await store.set_state(campaign(ids[2]), State.PAUSED, "complaints", "kim")
+        await asked.wait()
+        assert changed.is_set()
+        assert book.standing(*ids, 0.0) is Standing.HOLD
+        await store.require_consent(Target(Reach.TENANT, ids[0], "", "acme"), True, "law", "kim")
+        answer.set()
+        while not book.consent_required:
+            changed.clear()
+            await changed.wait()
+        assert book.standing(*ids, 0.0) is Standing.HOLD
+
+
+async def test_reading_the_orders_is_planned_as_what_it_is(database: Database) -> None:
+    """One head with what is ordered: thousands were expected of a table that was never counted, and code compiled."""
+    query = load_queries("mta", "order_store.sql").orders.replace("$1", "0")
+    ((plan,),) = await database.pool.fetch(f"EXPLAIN (FORMAT JSON) {query}")
+    assert json.loads(plan)[0]["Plan"]["Total Cost"] < 1_000
 
 
 @pytest.mark.parametrize("poll_seconds", [0.05, 60.0], ids=["by poll", "by hint"])
