@@ -1,7 +1,6 @@
 """The `heed` command: puts the commands together.
 
-Only what the command line asks for is imported: an operator waits for it, and each module of commands takes as long as
-a whole statement of the database.
+Only what the command line asks for is imported: an operator waits for it.
 """
 
 import sys

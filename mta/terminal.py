@@ -49,7 +49,7 @@ def load_quickly() -> None:
 
 
 def loaded() -> None:
-    """What is here stays until the end: the collector need not look at it again, then neither."""
+    """What is here stays until the end: the collector need not look at it again, nor when the process ends."""
     gc.freeze()
     gc.set_threshold(*_USUAL_THRESHOLDS)
 
@@ -180,5 +180,5 @@ def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
         grid.add_column(column)
     for row in rows:
         # names and subjects come from outside: brackets in them are no markup
-        grid.add_row(*(Text("" if value is None else str(value)) for value in row))
+        grid.add_row(*(Text("" if value is None else str(value).translate(_WITHOUT_CONTROLS)) for value in row))
     console().print(grid)

@@ -265,9 +265,8 @@ async def test_a_claim_that_outlives_its_worker_is_given_back(queue: Queue, data
         claim = load_queries("mta", "queue.sql").claim
         assert len(await connection.fetch(claim, LANE, CAMPAIGN, NOW, 10, queue.worker_id)) == 1
         burial = asyncio.create_task(living.bury([queue.worker_id], NOW))
-        waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while not await rows(database, waits):
-            assert not burial.done()
+        await blocked(database)
+        assert not burial.done()
     assert await burial == 1
     assert (await states(database))[0][2:] == (0, None)
 

@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).parents[2]
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
+_PROGRAM: Final = ("-m", "mta.cli")  # what Python runs
 
 
 class DaemonError(AssertionError):
@@ -115,9 +116,7 @@ class Daemon:
             return []
         return [child.pid for child in children if _is_worker(child)]
 
-    def command(
-        self, *arguments: str, program: tuple[str, ...] = ("-m", "mta.cli")
-    ) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str, program: tuple[str, ...] = _PROGRAM) -> "subprocess.CompletedProcess[str]":
         """Run another `heed` command with this daemon's settings; its output is text. program: for Python."""
         return subprocess.run(
             self._command_line(arguments, program),
@@ -134,7 +133,7 @@ class Daemon:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command_line(("run",), ("-m", "mta.cli")),
+                self._command_line(("run",), _PROGRAM),
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,

@@ -3,14 +3,10 @@
 Each process takes a range of its own while it lives, below those that the kernel gives to whoever asks for any port.
 """
 
-import fcntl
 import itertools
-import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 _FIRST: Final = 12_000
@@ -26,12 +22,13 @@ def free_port() -> int:
 @cache
 def _candidates() -> Iterator[int]:
     for first in range(_FIRST, _FIRST + _RANGES * _PORTS, _PORTS):
-        claim = os.open(Path(tempfile.gettempdir()) / f"heed-test-ports-{first}", os.O_WRONLY | os.O_CREAT, 0o666)
+        claim = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
-        except BlockingIOError:
-            os.close(claim)
+            claim.bind(f"\0heed-test-ports-{first}")  # a name and no file, which one user would leave to all others
+        except OSError:
+            claim.close()
         else:
+            claim.detach()  # until this process ends
             return itertools.cycle(range(first, first + _PORTS))
     raise AssertionError("more processes than ranges of ports")
 

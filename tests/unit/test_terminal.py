@@ -9,9 +9,9 @@ from mta import terminal
 
 
 def test_names_from_outside_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.table("campaign", "count", rows=[("[spring] sale", 1), ("[/wrong]", None)], empty="nothing")
+    terminal.table("campaign", "count", rows=[("[spring] \x1b[2Jsale", 1), ("[/wrong]", None)], empty="nothing")
     shown = capsys.readouterr().out
-    assert "[spring] sale" in shown
+    assert "[spring] [2Jsale" in shown
     assert "[/wrong]" in shown
     assert "None" not in shown
 
