@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -87,7 +88,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """How to connect, for asyncpg; valid once started."""
+        """How to connect, for asyncpg; from the first start on, and the same after a stop and another start."""
         return f"postgresql://heed@/postgres?host={quote(self._short or str(self._cluster))}&port=5432"
 
     async def start(self) -> None:
@@ -128,7 +129,6 @@ class EmbeddedPostgres:
                     break
         finally:
             os.close(users)
-            self._forget_short()
 
     async def running(self) -> bool:
         """Whether the server's main process lives, ours or an adopted one."""
@@ -239,7 +239,9 @@ class EmbeddedPostgres:
         """A socket's path is short by its nature: a longer one is reached through a link in a private directory."""
         path = str(self._cluster)
         if self._short is None and (len(os.fsencode(path)) + len(SOCKET) + 1 > MAX_SOCKET_PATH_BYTES or "," in path):
-            self._short = str(Path(tempfile.mkdtemp(prefix="heed-"), "s"))
+            directory = tempfile.mkdtemp(prefix="heed-")
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            self._short = str(Path(directory, "s"))
             Path(self._short).symlink_to(path)
 
     # ---- stop
@@ -260,11 +262,6 @@ class EmbeddedPostgres:
             await asyncio.sleep(POLL_SECONDS)
         self._child = None
         return True
-
-    def _forget_short(self) -> None:
-        if self._short is not None:
-            shutil.rmtree(Path(self._short).parent, ignore_errors=True)
-            self._short = None
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

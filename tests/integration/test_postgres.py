@@ -4,6 +4,7 @@ is changed.
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -200,10 +201,29 @@ async def test_a_pid_that_belongs_to_another_process_by_now_is_not_taken_for_the
 async def test_any_path_will_do(tmp_path: Path, name: str) -> None:
     server = EmbeddedPostgres(tmp_path / name)
     await server.start()
+    url = server.url
     try:
-        assert await query(server.url, "SELECT 1") == 1
+        assert await query(url, "SELECT 1") == 1
+        await server.stop()
+        await server.start()
+        assert await query(url, "SELECT 1") == 1
     finally:
         await server.stop()
+
+
+async def test_a_short_way_to_a_long_path_goes_with_who_laid_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "temporary"
+    private.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
+    server = EmbeddedPostgres(tmp_path / ("x" * 200))
+    await server.start()
+    await server.stop()
+    assert list(private.iterdir())
+    del server
+    gc.collect()
+    assert not list(private.iterdir())
 
 
 async def test_no_foreign_directory_changes_and_nobody_else_gets_in(tmp_path: Path) -> None:
