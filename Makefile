@@ -3,10 +3,12 @@
 PYTHON ?= python3
 # More arguments for pytest: make test PYTEST="-k suppression"; to look into one: PYTEST="-n0 --pdb -k suppression"
 PYTEST ?=
+# More arguments for the benchmark: make bench BENCH="--short --only A"; what there is: BENCH=--help
+BENCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install run test lint format bench clean
+.PHONY: install run test lint format bench bench-all clean
 
 install: $(VENV)/.installed
 
@@ -26,8 +28,13 @@ format: $(VENV)/.developed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Every benchmark, one after the other; each says with --help what it can be told.
+# The table of docs/performance.md, beside Postfix, and all that was measured for it in build/bench.json.
 bench: $(VENV)/.developed
+	@mkdir -p build
+	$(BIN)/python -m tests.bench.bench_throughput --json build/bench.json $(BENCH)
+
+# Every benchmark, one after the other; each says with --help what it can be told.
+bench-all: $(VENV)/.developed
 	@set -e; for file in tests/bench/bench_*.py; do name=$$(basename $$file .py); \
 	  echo "== $$name"; $(BIN)/python -m tests.bench.$$name; done
 
