@@ -7,13 +7,13 @@ Raises DatabaseUnavailable.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from config.database import FEED_LOST, Database, DatabaseUnavailable, load_queries
-from mta.orders import Order, OrderError, Reach, State, Stopped, Window
+from mta.orders import Order, OrderError, Reach, Schedule, State, Stopped, Window, utc
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -49,28 +49,35 @@ class OrderStore:
     async def set_state(
         self, target: Target, state: State, reason: str, actor: str, until: float | None = None
     ) -> None:
-        """Pause, resume or cancel from now on."""
-        details = "" if until is None else f"until {datetime.fromtimestamp(until).astimezone():%Y-%m-%dT%H:%M:%S%z}"
+        """Pause, resume or cancel from now on. A list, tenant or site that is paused stays so when what waits of it is
+        cancelled; a campaign takes no mail then. Raises OrderError for the pause of a cancelled campaign.
+        """
         names = {State.PAUSED: "pause", State.RUNNING: "resume", State.CANCELLED: "cancel"}
-        arguments = (target.reach, target.id, target.site, state, reason, actor, self._now(), until)
-        await self._change(_QUERIES.set_state, arguments, target, names[state], reason, actor, details)
+        about, now = (target.reach, target.id, target.site), self._now()
+        async with self._change(
+            target, names[state], reason, actor, "" if until is None else f"until {utc(until)}"
+        ) as do:
+            if state is State.CANCELLED and await do(_QUERIES.cancel_paused, *about, now):
+                return
+            if not await do(_QUERIES.set_state, *about, state, reason, actor, now, until):
+                raise OrderError(f"{target.name} is cancelled; `heed campaign resume` lets new mail of it in again")
 
     async def set_schedule(
         self, target: Target, not_before: float | None, window: Window | None, reason: str, actor: str
     ) -> None:
         """Let mail leave only from a moment on, and only in a window; None for always."""
         text = str(window) if window else ""
-        start = (
-            "" if not_before is None else f"not before {datetime.fromtimestamp(not_before).astimezone().isoformat()}"
-        )
+        start = "" if not_before is None else f"not before {utc(not_before)}"
         details = " ".join(part for part in (start, text) if part) or "always"
-        arguments = (target.reach, target.id, target.site, reason, actor, self._now(), not_before, text)
-        await self._change(_QUERIES.set_schedule, arguments, target, "reschedule", reason, actor, details)
+        async with self._change(target, "reschedule", reason, actor, details) as do:
+            about = (target.reach, target.id, target.site)
+            await do(_QUERIES.set_schedule, *about, reason, actor, self._now(), not_before, text)
 
     async def require_consent(self, target: Target, required: bool, reason: str, actor: str) -> None:
         """Whether campaign mail of a tenant needs a recorded consent from now on."""
         action = "require consent" if required else "require no consent"
-        await self._change(_QUERIES.require_consent, (target.id, required), target, action, reason, actor, "")
+        async with self._change(target, action, reason, actor) as do:
+            await do(_QUERIES.require_consent, target.id, required)
 
     async def consent_required(self) -> frozenset[int]:
         """The tenants whose campaign mail needs a recorded consent."""
@@ -132,6 +139,8 @@ class OrderStore:
         """One batch of each kind in a lane, as what is stopped now demands; returns how many rows were moved."""
         held = {reach: list(targets) for reach, targets in stopped.held.items()}
         campaigns, lists, tenants = held[Reach.CAMPAIGN], held[Reach.LIST], held[Reach.TENANT]
+        cancelled = [(reach, id_, at) for reach, ids in stopped.cancelled.items() for id_, at in ids.items()]
+        columns: list[list[float]] = [list(column) for column in zip(*cancelled, strict=True)] or [[], [], []]
         async with self._db.connection() as connection:
             released = await connection.execute(
                 _QUERIES.release, lane, campaigns, lists, tenants, list(stopped.held_sites), most
@@ -140,11 +149,11 @@ class OrderStore:
             if campaigns or lists or tenants:
                 rows = await connection.fetch(_QUERIES.campaigns_of, campaigns, lists, tenants)
                 among = [row[0] for row in rows]
-                held_now = await connection.execute(_QUERIES.hold, lane, campaigns, lists, tenants, most, among)
+                held_now = await connection.execute(
+                    _QUERIES.hold, lane, campaigns, lists, tenants, most, among, *columns
+                )
                 moved += _count(held_now)
-            ordered = [(reach, id_, at) for reach, ids in stopped.cancelled.items() for id_, at in ids.items()]
-            if ordered:
-                columns = [list(column) for column in zip(*ordered, strict=True)]
+            if cancelled:
                 moved += _count(await connection.execute(_QUERIES.recall, lane, *columns, most))
             if stopped.cancelled_sites:
                 names, times = list(stopped.cancelled_sites), list(stopped.cancelled_sites.values())
@@ -155,13 +164,19 @@ class OrderStore:
         async with self._db.connection() as connection:
             return list(await connection.fetch(query, *arguments))
 
+    @asynccontextmanager
     async def _change(
-        self, query: str, arguments: Sequence[Any], target: Target, action: str, reason: str, actor: str, details: str
-    ) -> None:
+        self, target: Target, action: str, reason: str, actor: str, details: str = ""
+    ) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+        """A change that is written down; yields what does a statement of it, and tells how many rows that changed."""
         noted = (self._now(), actor, action, target.reach, target.id, target.site, reason, details)
         async with self._db.transaction() as connection:
             await connection.execute(_QUERIES.begin_change, *noted)
-            await connection.execute(query, *arguments)
+
+            async def do(query: str, *arguments: Any) -> int:
+                return _count(await connection.execute(query, *arguments))
+
+            yield do
 
 
 class OrderFeed:
@@ -224,18 +239,24 @@ class OrderFeed:
 
 
 def _only(rows: Sequence[Any], reach: Reach, kind: str, name: str, tenant: str) -> Target:
-    """The one that is meant; an id is more exact than a name."""
-    exact = [row for row in rows if str(row["id"]) == name and reach is Reach.CAMPAIGN] or rows
-    if not exact:
+    """The one that is meant. A campaign may be called what is the id of another one: then nobody knows which."""
+    by_id = [row for row in rows if str(row["id"]) == name and reach is Reach.CAMPAIGN]
+    if by_id and len(rows) > 1:
+        others = ", ".join(str(row["id"]) for row in rows if row not in by_id)
+        raise OrderError(
+            f"{name!r} is the id of campaign {by_id[0]['name'] or '-'!r} ({by_id[0]['tenant']}), and the name of "
+            f"another; say the first by its name, or the other by its id: {others}"
+        )
+    if not rows:
         of = f" of tenant {tenant}" if tenant else ""
         raise OrderError(
             f"there is no {kind} {name!r}{of}; `heed {'campaign' if reach is Reach.CAMPAIGN else 'queue'}"
             f"{' list' if reach is Reach.CAMPAIGN else ''}` shows what there is"
         )
-    if len(exact) > 1:
-        tenants = ", ".join(sorted(row["tenant"] for row in exact))
+    if len(rows) > 1:
+        tenants = ", ".join(sorted(row["tenant"] for row in rows))
         raise OrderError(f"several tenants have a {kind} {name!r}: {tenants}; say which with --tenant")
-    row = exact[0]
+    row = rows[0]
     return Target(reach, row["id"], "", f"{kind} {row['name'] or '-'} ({row['tenant']})")
 
 
@@ -249,9 +270,12 @@ def _order(row: Any) -> Order:
 
     window = Window.from_text(row["send_window"]) if row["send_window"] else None
     at = seconds("at") or -math.inf
+    schedule = Schedule(
+        row["schedule_reason"], row["scheduler"], seconds("scheduled_at") or at, seconds("not_before"), window
+    )
     return Order(
         Reach(row["reach"]), row["target"], row["site"], State(row["state"]), row["reason"], row["actor"], at,
-        seconds("until"), seconds("not_before"), window,
+        seconds("until"), seconds("cancelled_at"), schedule if schedule else None,
     )  # fmt: skip
 
 

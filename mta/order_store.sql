@@ -11,9 +11,10 @@ SELECT position, pg_is_in_recovery() FROM order_head;
 -- nothing. What is over, or has cancelled what can't be queued any more ($1: before then), is left out. The limit tells the
 -- planner that there is one head: without statistics it expects thousands, and has the statement compiled.
 SELECT h.position, pg_is_in_recovery() AS standby,
-    reach, target, site, state, reason, actor, at, until, not_before, send_window
+    reach, target, site, state, reason, actor, at, until, not_before, send_window, cancelled_at, scheduled_at, scheduler,
+    schedule_reason
 FROM (SELECT position FROM order_head LIMIT 1) h
-LEFT JOIN standing_order ON (state = 2 AND (reach = 1 OR at > to_timestamp($1)))
+LEFT JOIN standing_order ON (state = 2 AND (reach = 1 OR at > to_timestamp($1))) OR cancelled_at > to_timestamp($1)
     OR (state = 1 AND (until IS NULL OR until > clock_timestamp()))
     OR not_before > clock_timestamp() OR send_window <> ''
 ORDER BY at DESC;
@@ -29,19 +30,29 @@ WITH head AS (
 SELECT pg_notify('heed_orders', position::text) FROM head;
 
 -- name: set_state
--- Pause, resume or cancel; when mail may leave at all stays as it was.
-INSERT INTO standing_order (reach, target, site, state, reason, actor, at, until)
+-- Pause, resume or cancel; when mail may leave at all stays as it was, and what was cancelled before stays cancelled. No row
+-- for the pause of a cancelled campaign, which takes no mail that could be held.
+INSERT INTO standing_order AS o (reach, target, site, state, reason, actor, at, until)
 VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7), to_timestamp($8))
 ON CONFLICT (reach, target, site) DO UPDATE
-SET state = excluded.state, reason = excluded.reason, actor = excluded.actor, at = excluded.at, until = excluded.until;
+SET state = excluded.state, reason = excluded.reason, actor = excluded.actor, at = excluded.at, until = excluded.until,
+    cancelled_at = CASE WHEN o.state = 2 THEN o.at ELSE o.cancelled_at END
+WHERE NOT (o.reach = 1 AND o.state = 2 AND excluded.state = 1);
+
+-- name: cancel_paused
+-- Cancel what was accepted until now ($4) of a list, tenant or site that is paused, and stays so.
+UPDATE standing_order
+SET cancelled_at = to_timestamp($4)
+WHERE reach = $1 AND target = $2 AND site = $3 AND reach <> 1 AND state = 1 AND (until IS NULL OR until > to_timestamp($4));
 
 -- name: set_schedule
--- Set when mail may leave at all; whether it is paused stays as it was.
-INSERT INTO standing_order (reach, target, site, state, reason, actor, at, not_before, send_window)
-VALUES ($1, $2, $3, 0, $4, $5, to_timestamp($6), to_timestamp($7), $8)
+-- Set when mail may leave at all; whether it is paused or cancelled stays as it was.
+INSERT INTO standing_order
+    (reach, target, site, state, reason, actor, at, schedule_reason, scheduler, scheduled_at, not_before, send_window)
+VALUES ($1, $2, $3, 0, '', '', to_timestamp($6), $4, $5, to_timestamp($6), to_timestamp($7), $8)
 ON CONFLICT (reach, target, site) DO UPDATE
-SET reason = excluded.reason, actor = excluded.actor, at = excluded.at, not_before = excluded.not_before,
-    send_window = excluded.send_window;
+SET schedule_reason = excluded.schedule_reason, scheduler = excluded.scheduler, scheduled_at = excluded.scheduled_at,
+    not_before = excluded.not_before, send_window = excluded.send_window;
 
 -- name: require_consent
 -- Whether campaign mail of a tenant needs a recorded consent.
@@ -71,7 +82,7 @@ UNION SELECT c.id FROM list l JOIN campaign c ON c.tenant_id = l.tenant_id WHERE
 
 -- name: hold
 -- Set aside what is queued of these campaigns ($2), lists ($3) and tenants ($4) in a lane, a bounded number; $6: all
--- campaigns that can have any of it. Messages first: a plan that begins with what is queued goes through the whole lane.
+-- campaigns that can have any of it; not what is cancelled, as in recall ($7 to $9). Messages first: a plan that begins with what is queued goes through the whole lane.
 WITH hit AS (
     SELECT r.lane, r.message_id, r.ordinal
     FROM (
@@ -79,6 +90,12 @@ WITH hit AS (
         FROM message
         WHERE lane = $1 AND campaign_id = ANY ($6::integer[])
             AND (campaign_id = ANY ($2::integer[]) OR list_id = ANY ($3::integer[]) OR tenant_id = ANY ($4::integer[]))
+            AND NOT EXISTS (
+                SELECT
+                FROM unnest($7::smallint[], $8::integer[], $9::float8[]) AS o (reach, target, at)
+                WHERE o.target = CASE o.reach WHEN 1 THEN campaign_id WHEN 2 THEN list_id ELSE tenant_id END
+                    AND received_at <= to_timestamp(o.at)
+            )
         OFFSET 0
     ) m
     JOIN recipient r ON r.lane = $1 AND r.message_id = m.id

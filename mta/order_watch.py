@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from config.clock import boot_clock
 from config.database import Database, DatabaseUnavailable
 from config.log import LOG
 from mta.order_store import OrderFeed
@@ -30,7 +31,7 @@ class OrderWatch:
         *,
         on_change: Callable[[], None],
         poll_seconds: float = POLL_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_clock,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.book = book

@@ -1,7 +1,8 @@
 """Standing orders: what an operator has said about a campaign, a list, a tenant or a site, and what follows from it.
 
-An order pauses until it is lifted or its end has come, cancels, or sets a first moment and a weekly window of sending.
-A cancelled campaign stays so; of a list, tenant or site only what was accepted before the order is cancelled.
+An order pauses until it is lifted or its end has come, or cancels; apart from that, it may set a first moment and a
+weekly window of sending. What is cancelled stays so: all of a campaign, until it is resumed for new mail; of a list,
+tenant or site what was accepted before the order.
 Pure, apart from the clocks of Book, which is what delivery and submission ask: at most four look-ups a question, none
 while there are no orders. A book that was not confirmed for too long is stale, and nothing may be sent on it.
 """
@@ -15,10 +16,13 @@ from enum import IntEnum
 from typing import Final, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from config.clock import boot_clock
+
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES: Final = 24 * 60
 # how long an answer that depends on the time of day may be used again
 _AGAIN_SECONDS: Final = 0.25
+_FIRST_YEAR, _LAST_YEAR = 1971, 3000
 
 
 class OrderError(Exception):
@@ -65,11 +69,7 @@ class Window:
     @classmethod
     def parse(cls, days: str, hours: str, zone: str) -> Self:
         """Of `mon-fri,sun`, `09:00-17:30` and `Europe/Berlin`; empty means every day, all day, UTC."""
-        zone = zone or "UTC"
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise OrderError(f"{zone!r} is no time zone; one is Europe/Berlin, or UTC") from None
+        zone = time_zone(zone).key
         start, end = _hours(hours) if hours else (0, _MINUTES)
         return cls(_days(days) if days else frozenset(range(7)), start, end, zone)
 
@@ -109,8 +109,45 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When mail may leave at all, and who said so: from a moment on, in a window, or both. Times in epoch seconds."""
+
+    reason: str
+    actor: str
+    at: float
+    not_before: float | None = None
+    window: Window | None = None
+
+    def __bool__(self) -> bool:
+        return self.not_before is not None or self.window is not None
+
+    def holds(self, now: float) -> bool:
+        """Whether nothing may leave now."""
+        return self._early(now) or (self.window is not None and not self.window.contains(now))
+
+    def opens(self, now: float) -> float:
+        """The first moment from now on at which mail may leave."""
+        start = max(now, self.not_before or now)
+        return self.window.opens(start) if self.window else start
+
+    def says(self, now: float) -> str:
+        """In words; empty where nothing follows from it any more."""
+        if not self.holds(now):
+            return f"it leaves only in {self.window}" if self.window else ""
+        what = "scheduled" if self._early(now) else f"outside its window {self.window}"
+        return f"{what} by {self.actor} since {utc(self.at)}, until {utc(self.opens(now))}{_why(self.reason)}"
+
+    def _early(self, now: float) -> bool:
+        return self.not_before is not None and now < self.not_before
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
-    """One standing order. target: the id of what it is about, or 0 with the name of a site. Times in epoch seconds."""
+    """What stands about one target: the id of what it is about, or 0 with the name of a site. Times in epoch seconds.
+
+    A state, with who gave it, when and why; and a schedule, with the same of its own. cancelled_at: of a cancel beside
+    that state, which the state doesn't take back.
+    """
 
     reach: Reach
     target: int
@@ -120,44 +157,57 @@ class Order:
     actor: str
     at: float
     until: float | None = None
-    not_before: float | None = None
-    window: Window | None = None
+    cancelled_at: float | None = None
+    schedule: Schedule | None = None
 
     @property
     def timed(self) -> bool:
         """Whether the passing of time alone changes what follows from it."""
-        return self.until is not None or self.not_before is not None or self.window is not None
+        return self.until is not None or self.schedule is not None
+
+    @property
+    def cancels_until(self) -> float | None:
+        """What was accepted until then is cancelled: infinity for a cancelled campaign, None for nothing."""
+        if self.state is not State.CANCELLED:
+            return self.cancelled_at
+        return math.inf if self.reach is Reach.CAMPAIGN else self.at
+
+    def holds(self, now: float) -> bool:
+        """Whether what it doesn't cancel may not leave now."""
+        return self._paused(now) or (self.schedule is not None and self.schedule.holds(now))
 
     def standing(self, now: float) -> Standing:
         """What follows from it."""
         if self.state is State.CANCELLED:
             return Standing.CANCEL
-        paused = self.state is State.PAUSED and (self.until is None or now < self.until)
-        early = self.not_before is not None and now < self.not_before
-        outside = self.window is not None and not self.window.contains(now)
-        return Standing.HOLD if paused or early or outside else Standing.GO
+        return Standing.HOLD if self.holds(now) else Standing.GO
 
     def says(self, now: float) -> str:
-        """In words: what, by whom, since when, why and until when."""
-        standing, end = self.standing(now), self.ends(now)
-        if standing is Standing.GO:
-            return f"running; it leaves only in {self.window}" if self.window else "running"
-        what = {State.CANCELLED: "cancelled", State.PAUSED: "paused", State.RUNNING: "scheduled"}[self.state]
-        if self.state is State.PAUSED and self.until is not None and now >= self.until:
-            what = "scheduled"
-        if what == "scheduled" and self.window and not (self.not_before and now < self.not_before):
-            what = f"outside its window {self.window}"
-        why = f": {self.reason}" if self.reason else ""
-        until = f", until {utc(end)}" if end else ""
-        return f"{what} by {self.actor} since {utc(self.at)}{until}{why}"
+        """In words: what, by whom, since when, why and until when; of the state and of the schedule."""
+        told = []
+        if self.state is State.CANCELLED:
+            what = "cancelled" if self.reach is Reach.CAMPAIGN else "cancelled, but not what came later,"
+            told.append(f"{what} by {self.actor} since {utc(self.at)}{_why(self.reason)}")
+        elif self._paused(now):
+            until = f", until {utc(self.until)}" if self.until is not None else ""
+            told.append(f"paused by {self.actor} since {utc(self.at)}{until}{_why(self.reason)}")
+        elif self.schedule is None or not self.schedule.holds(now):
+            told.append("running")
+        if self.state is not State.CANCELLED and self.cancelled_at is not None:
+            told.append(f"what was accepted until {utc(self.cancelled_at)} is cancelled")
+        if self.schedule is not None and self.cancels_until != math.inf:
+            told.append(self.schedule.says(now))
+        return "; ".join(filter(None, told))
 
     def ends(self, now: float) -> float | None:
         """When it lets mail go again by itself; None for never, or when it does now."""
-        if self.standing(now) is not Standing.HOLD or (self.state is State.PAUSED and self.until is None):
+        if self.standing(now) is not Standing.HOLD or (self._paused(now) and self.until is None):
             return None
-        paused = self.until if self.state is State.PAUSED and self.until is not None else now
-        moment = max(now, paused, self.not_before or now)
-        return self.window.opens(moment) if self.window else moment
+        moment = self.until if self._paused(now) and self.until is not None else now
+        return self.schedule.opens(moment) if self.schedule else moment
+
+    def _paused(self, now: float) -> bool:
+        return self.state is State.PAUSED and (self.until is None or now < self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +224,19 @@ class Stopped:
         """What these orders stop now."""
         held: dict[Reach, set[int]] = {reach: set() for reach in Reach}
         cancelled: dict[Reach, dict[int, float]] = {reach: {} for reach in Reach}
-        held_sites, cancelled_sites = set(), {}
+        held_sites: set[str] = set()
+        cancelled_sites: dict[str, float] = {}
         for order in orders:
-            match order.standing(now), order.reach:
-                case Standing.HOLD, Reach.SITE:
+            if (until := order.cancels_until) is not None:
+                if order.reach is Reach.SITE:
+                    cancelled_sites[order.site] = until
+                else:
+                    cancelled[order.reach][order.target] = until
+            if order.holds(now):
+                if order.reach is Reach.SITE:
                     held_sites.add(order.site)
-                case Standing.HOLD, reach:
-                    held[reach].add(order.target)
-                case Standing.CANCEL, Reach.SITE:
-                    cancelled_sites[order.site] = order.at
-                case Standing.CANCEL, reach:
-                    cancelled[reach][order.target] = math.inf if reach is Reach.CAMPAIGN else order.at
-                case _:
-                    pass
+                else:
+                    held[order.reach].add(order.target)
         frozen = {reach: frozenset(targets) for reach, targets in held.items()}
         return cls(frozen, frozenset(held_sites), cancelled, cancelled_sites)
 
@@ -205,13 +255,13 @@ class Stopped:
 
 
 class Book:
-    """The orders as this process knows them, and when that was last known to be all of them."""
+    """The orders as this process knows them, and when that was last known to be all of them. known: whether ever."""
 
     def __init__(
         self,
         max_staleness_seconds: float = math.inf,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_clock,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.orders: tuple[Order, ...] = ()
@@ -220,6 +270,7 @@ class Book:
         self._clock = clock
         self._now = now
         self._confirmed_at = clock()
+        self.known = False
         self._stopped = Stopped.by((), now())
         self._stops = False
         self._evaluate_at = math.inf
@@ -228,6 +279,7 @@ class Book:
         """These are all the orders from now on, and the tenants whose campaign mail needs a recorded consent."""
         self.orders = tuple(orders)
         self.consent_required = consent_required
+        self.known = True
         self._evaluate(self._now())
 
     def confirm(self, asked_at: float) -> None:
@@ -240,9 +292,9 @@ class Book:
 
     def stopped(self) -> Stopped:
         """What is stopped at this moment."""
-        now = self._now()
-        if now >= self._evaluate_at:
-            self._evaluate(now)
+        # by a clock that nobody sets: what was true this morning is not, after the time of day was set back
+        if self._clock() >= self._evaluate_at:
+            self._evaluate(self._now())
         return self._stopped
 
     def standing(self, tenant_id: int, list_id: int, campaign_id: int, received_at: float, site: str = "") -> Standing:
@@ -254,7 +306,7 @@ class Book:
     def _evaluate(self, now: float) -> None:
         self._stopped = Stopped.by(self.orders, now)
         self._stops = bool(self._stopped)
-        self._evaluate_at = now + _AGAIN_SECONDS if any(order.timed for order in self.orders) else math.inf
+        self._evaluate_at = self._clock() + _AGAIN_SECONDS if any(order.timed for order in self.orders) else math.inf
 
 
 def utc(seconds: float) -> str:
@@ -262,17 +314,36 @@ def utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def moment(text: str, now: float) -> float:
-    """A time as an operator writes it: `2h`, `30m`, `3d` from now, or 2026-11-24T09:00[+01:00] (UTC without a zone)."""
+def _why(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def moment(text: str, now: float, zone: str = "") -> float:
+    """A time as an operator writes it: `2h`, `30m`, `3d` from now, or 2026-11-24T09:00[+01:00].
+
+    zone: of a time without one; empty: UTC. Raises OrderError, also for times that calendars can't reckon with.
+    """
+    without_zone = time_zone(zone)
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
     try:
         if text[:-1].isascii() and text[:-1].isdigit() and text[-1:] in units:
             # by way of a date: what no calendar has is no time
-            return datetime.fromtimestamp(now + int(text[:-1]) * units[text[-1]], UTC).timestamp()
-        when = datetime.fromisoformat(text)
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+            when = datetime.fromtimestamp(now + int(text[:-1]) * units[text[-1]], UTC)
+        else:
+            when = datetime.fromisoformat(text)
+        if not _FIRST_YEAR <= when.year < _LAST_YEAR:
+            raise ValueError(text)
+        return (when if when.tzinfo else when.replace(tzinfo=without_zone)).timestamp()
     except (ValueError, OverflowError):
         raise OrderError(f"{text!r} is no time; one is 2h, 3d, or 2026-11-24T09:00+01:00") from None
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """A time zone by its name; empty: UTC. Raises OrderError."""
+    try:
+        return ZoneInfo(name or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise OrderError(f"{name!r} is no time zone; one is Europe/Berlin, or UTC") from None
 
 
 def _days(text: str) -> frozenset[int]:

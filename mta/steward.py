@@ -56,7 +56,9 @@ class Steward:
                 await asyncio.sleep(1.0)
 
     async def tend(self, *, slow_round: bool) -> None:
-        """Do what there is to do now. Raises DatabaseUnavailable."""
+        """Do what there is to do now; nothing before the orders are known. Raises DatabaseUnavailable."""
+        if not self._book.known:
+            return
         stopped = self._book.stopped()
         if stopped != self._obeyed:
             await self._move_everything(stopped)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from config.clock import boot_clock
 from config.database import DatabaseUnavailable
 from config.log import LOG
 from suppression.entry import Step
@@ -60,12 +61,6 @@ class Maintenance(Protocol):
     async def stop(self) -> None:
         """End what was begun."""
         ...
-
-
-def boot_clock() -> float:
-    """Seconds since boot, including the time for which the machine slept: unlike time.monotonic, a suspended virtual
-    machine can't wake up with a watermark that looks fresh."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Watch:

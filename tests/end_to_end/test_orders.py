@@ -204,10 +204,14 @@ async def test_a_rescheduled_campaign_waits_for_its_window(tmp_path: Path, datab
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["pause"], 2, "--reason"),
-        (["pause", "--reason", "x"], 1, "name a campaign"),
+        (["pause", "x"], 2, "--reason"),
+        (["pause", "--reason", "x"], 2, "name a campaign"),
+        (["resume"], 2, "name a campaign"),
         (["pause", "nothing", "--reason", "x"], 1, "there is no campaign 'nothing'"),
-        (["pause", "x", "--list", "y", "--reason", "x"], 1, "not both"),
+        (["pause", "x", "--list", "y", "--reason", "x"], 2, "not both"),
+        (["pause", "x", "--site", "y", "--reason", "x"], 2, "named alone"),
+        (["cancel", "", "--tenant", "acme", "--reason", "x", "--yes"], 2, "CAMPAIGN is empty"),
+        (["pause", "x", "--tenant", " ", "--reason", "x"], 2, "--tenant is empty"),
         (["pause", "x", "--reason", "x", "--until", "soon"], 2, "is no time"),
         (["pause", "x", "--reason", "x", "--until", "2001-01-01"], 2, "in the past"),
         (["pause", "--tenant", "nobody", "--reason", "x"], 1, "there is no tenant"),
@@ -215,6 +219,11 @@ async def test_a_rescheduled_campaign_waits_for_its_window(tmp_path: Path, datab
         (["resume", "--site", "mx.example.net"], 1, "neither paused nor cancelled"),
         (["reschedule", "x"], 2, "--always"),
         (["reschedule", "x", "--hours", "late"], 2, "hours are like"),
+        (["reschedule", "x", "--not-before", "2020-01-01"], 2, "in the past"),
+        (["reschedule", "x", "--not-before", "0001-01-01"], 2, "is no time"),
+        (["reschedule", "x", "--not-before", "2h", "--time-zone", "Mars/Base"], 2, "no time zone"),
+        (["reschedule", "x", "--always", "--time-zone", "Europe/Berlin"], 2, "--always"),
+        (["list", "--tenant", "nobody"], 1, "there is no tenant"),
         (["show", "nothing"], 1, "there is no campaign"),
         (["explode"], 2, "No such command"),
     ],
@@ -227,6 +236,21 @@ async def test_wrong_use_says_what_to_do(
     assert done.returncode == code
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_name_that_is_another_ones_id_is_not_guessed_at(tmp_path: Path, database_url: str) -> None:
+    async with Peer() as peer, sending(tmp_path, database_url, peer) as daemon:
+        assert await hand_in(daemon, readers(1), "spring") == {}
+        assert await hand_in(daemon, readers(1), "autumn") == {}
+        found = json.loads(await heed(daemon, "campaign", "list", "--json"))["campaigns"]
+        ids = {row["campaign"]: str(row["id"]) for row in found}
+        assert await hand_in(daemon, readers(1), ids["spring"]) == {}
+        done = await asyncio.to_thread(daemon.command, "campaign", "cancel", ids["spring"], "--reason", "x", "--yes")
+        assert done.returncode == 1
+        assert "is the id of campaign 'spring' (sandbox), and the name of another" in done.stderr
+        told = await heed(daemon, "campaign", "pause", ids["autumn"], "--reason", "x", "--until", "2h", "--json")
+        paused = json.loads(told)
+        assert (paused["id"], paused["state"], paused["reason"]) == (int(ids["autumn"]), "paused", "x")
 
 
 async def test_no_database_is_a_message(tmp_path: Path) -> None:

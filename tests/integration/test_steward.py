@@ -11,7 +11,7 @@ import pytest
 from config.database import Database, DatabaseUnavailable, load_queries
 from mta.order_store import OrderFeed, OrderStore, Target
 from mta.order_watch import OrderWatch
-from mta.orders import Book, Reach, Standing, State, Window
+from mta.orders import Book, OrderError, Reach, Standing, State, Stopped, Window
 from mta.steward import Steward
 from mta.summary import Summary
 from tests.support.queue import fill, names, states
@@ -173,8 +173,71 @@ async def test_every_order_is_written_down(database: Database, store: OrderStore
         ("pause", "kim", "complaints"),
     ]
     (order,) = await store.orders()
-    assert order.state is State.PAUSED
-    assert order.window is not None
+    assert (order.state, order.actor, order.reason) == (State.PAUSED, "kim", "complaints")
+    assert order.schedule is not None
+    assert (order.schedule.actor, order.schedule.reason) == ("lee", "office hours")
+
+
+async def standing(store: OrderStore, ids: tuple[int, int, int], received_at: float) -> Standing:
+    return Stopped.by(await store.orders(), time.time()).standing(*ids, received_at)
+
+
+async def test_a_schedule_does_not_cancel_what_came_after_a_cancel(database: Database, store: OrderStore) -> None:
+    ids = await names(database, "acme", "spring")
+    tenant = Target(Reach.TENANT, ids[0], "", "acme")
+    before = time.time()
+    await store.set_state(tenant, State.CANCELLED, "wrong import", "kim")
+    accepted = time.time()
+    await store.set_schedule(tenant, None, Window.parse("", "", ""), "office hours", "lee")
+    assert await standing(store, ids, accepted) is Standing.GO
+    assert await standing(store, ids, before) is Standing.CANCEL
+
+
+async def test_what_is_cancelled_is_not_brought_back_by_a_resume(database: Database, store: OrderStore) -> None:
+    ids = await names(database, "acme", "spring")
+    before = time.time()
+    await store.set_state(campaign(ids[2]), State.CANCELLED, "wrong price", "kim")
+    assert await standing(store, ids, time.time() + 60) is Standing.CANCEL
+    with pytest.raises(OrderError, match="is cancelled"):
+        await store.set_state(campaign(ids[2]), State.PAUSED, "oops", "kim", time.time() + 3)
+    assert [entry["action"] for entry in await store.history(campaign(ids[2]))] == ["cancel"]
+    await store.set_state(campaign(ids[2]), State.RUNNING, "", "kim")
+    assert await standing(store, ids, before) is Standing.CANCEL
+    assert await standing(store, ids, time.time()) is Standing.GO
+
+
+async def test_a_paused_tenant_stays_paused_when_its_queue_is_cancelled(database: Database, store: OrderStore) -> None:
+    ids = await names(database, "acme", "spring")
+    tenant = Target(Reach.TENANT, ids[0], "", "acme")
+    before = time.time()
+    await store.set_state(tenant, State.PAUSED, "hacked", "kim")
+    await store.set_state(tenant, State.CANCELLED, "spam", "kim")
+    assert await standing(store, ids, before) is Standing.CANCEL
+    assert await standing(store, ids, time.time()) is Standing.HOLD
+
+
+async def test_what_is_held_and_cancelled_is_moved_once(database: Database, store: OrderStore) -> None:
+    """Held by the tenant's order and recalled by the campaign's, in turns and for ever."""
+    ids, other = await names(database, "acme", "spring"), await names(database, "acme", "autumn")
+    await fill(database, ids, 8)
+    await fill(database, other, 8, first=100)
+    await store.set_state(Target(Reach.TENANT, ids[0], "", "acme"), State.PAUSED, "", "kim")
+    await store.set_state(campaign(ids[2]), State.CANCELLED, "", "kim")
+    async with asyncio.timeout(10):
+        await tend(store, database)
+    assert await states(database) == {(ids[2], QUEUED): 8, (other[2], HELD): 8}
+
+
+async def test_a_steward_that_knows_no_orders_releases_nothing(database: Database, store: OrderStore) -> None:
+    ids = await names(database, "acme", "spring")
+    await fill(database, ids, 8, state=HELD)
+    book = Book()
+    steward = Steward(book, store, Summary(database))
+    await steward.tend(slow_round=False)
+    assert await states(database) == {(ids[2], HELD): 8}
+    book.replace([])
+    await steward.tend(slow_round=False)
+    assert await states(database) == {(ids[2], QUEUED): 8}
 
 
 @asynccontextmanager

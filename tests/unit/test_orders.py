@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mta.orders import Book, Order, OrderError, Reach, Standing, State, Stopped, Window, moment
+from mta.orders import Book, Order, OrderError, Reach, Schedule, Standing, State, Stopped, Window, moment
 
 NOW = 1_800_000_000.0
 
@@ -15,6 +15,10 @@ def order(reach: Reach = Reach.CAMPAIGN, target: int = 3, **changes: object) -> 
         "site": "", "state": State.PAUSED, "reason": "complaints", "actor": "kim", "at": NOW, **changes,
     }  # fmt: skip
     return Order(reach, target, **values)  # type: ignore[arg-type]
+
+
+def schedule(**changes: object) -> Schedule:
+    return Schedule("office hours", "lee", NOW - 5, **changes)  # type: ignore[arg-type]
 
 
 def berlin(text: str) -> float:
@@ -35,8 +39,8 @@ def berlin(text: str) -> float:
         (order(state=State.CANCELLED), Standing.CANCEL),
         (order(until=NOW + 1), Standing.HOLD),
         (order(until=NOW), Standing.GO),
-        (order(state=State.RUNNING, not_before=NOW + 1), Standing.HOLD),
-        (order(state=State.RUNNING, not_before=NOW), Standing.GO),
+        (order(state=State.RUNNING, schedule=schedule(not_before=NOW + 1)), Standing.HOLD),
+        (order(state=State.RUNNING, schedule=schedule(not_before=NOW)), Standing.GO),
     ],
 )
 def test_an_order_stops_what_it_is_about(given: Order, standing: Standing) -> None:
@@ -55,13 +59,50 @@ def test_only_what_was_accepted_before_is_cancelled_beyond_a_campaign(reach: Rea
     assert stopped.standing(7, 7, 3, NOW + 1, "mx.example.net") is Standing.GO
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.RUNNING])
+@pytest.mark.parametrize("reach", list(Reach))
+def test_what_was_cancelled_stays_so_whatever_is_said_later(reach: Reach, state: State) -> None:
+    later = order(reach, 7, site="mx.example.net", state=state, cancelled_at=NOW)
+    stopped = Stopped.by([later], NOW)
+    assert stopped.standing(7, 7, 7, NOW - 1, "mx.example.net") is Standing.CANCEL
+    new = Standing.HOLD if state is State.PAUSED else Standing.GO
+    assert stopped.standing(7, 7, 7, NOW + 1, "mx.example.net") is new
+    assert "what was accepted until 2027-01-15 08:00:00 UTC is cancelled" in later.says(NOW)
+
+
+def test_a_schedule_holds_what_comes_after_a_cancel() -> None:
+    cancelled = order(Reach.TENANT, 1, state=State.CANCELLED, schedule=schedule(not_before=NOW + 60))
+    assert Stopped.by([cancelled], NOW).standing(1, 2, 3, NOW + 1) is Standing.HOLD
+
+
+def test_a_state_and_a_schedule_have_each_their_own_giver() -> None:
+    window = Window.parse("", "09:00-10:00", "")
+    told = order(until=NOW + 60, schedule=schedule(window=window)).says(NOW)
+    assert told == (
+        "paused by kim since 2027-01-15 08:00:00 UTC, until 2027-01-15 08:01:00 UTC: complaints; outside its window "
+        f"{window} by lee since 2027-01-15 07:59:55 UTC, until 2027-01-15 09:00:00 UTC: office hours"
+    )
+    assert order(state=State.RUNNING, schedule=schedule(window=window)).says(NOW + 3_600) == (
+        f"running; it leaves only in {window}"
+    )
+
+
+def test_a_window_is_looked_at_again_when_the_time_of_day_is_set_back() -> None:
+    now, clock = [NOW + 3_600.0], [50.0]
+    book = Book(clock=lambda: clock[0], now=lambda: now[0])
+    book.replace([order(state=State.RUNNING, schedule=schedule(window=Window.parse("", "09:00-10:00", "")))])
+    assert book.standing(1, 2, 3, NOW) is Standing.GO
+    now[0], clock[0] = NOW, 51.0
+    assert book.standing(1, 2, 3, NOW) is Standing.HOLD
+
+
 def test_a_site_that_is_not_known_yet_is_not_stopped() -> None:
     assert Stopped.by([order(Reach.SITE, 0, site="mx.example.net")], NOW).standing(1, 2, 3, NOW) is Standing.GO
 
 
 def test_a_book_follows_the_time_without_being_told() -> None:
     now = [NOW]
-    book = Book(now=lambda: now[0])
+    book = Book(clock=lambda: now[0], now=lambda: now[0])
     assert book.standing(1, 2, 3, NOW) is Standing.GO
     book.replace([order(until=NOW + 10)])
     assert book.standing(1, 2, 3, NOW) is Standing.HOLD
@@ -137,8 +178,8 @@ def test_a_window_opens_next_on_a_day_of_its_own() -> None:
     [
         (order(), None),
         (order(until=NOW + 5), NOW + 5),
-        (order(state=State.RUNNING, not_before=NOW + 7), NOW + 7),
-        (order(until=NOW + 5, not_before=NOW + 7), NOW + 7),
+        (order(state=State.RUNNING, schedule=schedule(not_before=NOW + 7)), NOW + 7),
+        (order(until=NOW + 5, schedule=schedule(not_before=NOW + 7)), NOW + 7),
         (order(state=State.CANCELLED), None),
         (order(state=State.RUNNING), None),
     ],
@@ -155,7 +196,17 @@ def test_a_moment_is_a_span_or_a_time(text: str, seconds: float) -> None:
     assert moment(text, 1_800_000_000.0) == 1_800_000_000.0 + seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "tomorrow", "2 h", "-3h", "2027-13-01", "5000000d", "9999999999999999999d"])
+def test_a_time_without_a_zone_is_of_the_zone_that_is_named() -> None:
+    assert moment("2027-01-15T09:00", NOW, "Europe/Berlin") == NOW
+    assert moment("2027-01-15T08:00Z", NOW, "Europe/Berlin") == NOW
+    with pytest.raises(OrderError, match="no time zone"):
+        moment("2027-01-15T09:00", NOW, "Mars/Base")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "h", "tomorrow", "2 h", "-3h", "2027-13-01", "5000000d", "9999999999999999999d", "0001-01-01", "9999-12-31"],
+)
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(OrderError):
         moment(text, NOW)
