@@ -287,6 +287,8 @@ def _give(
             told = await order(parts, target)
         except OrderError as error:
             raise Failed(str(error)) from None
+        if target.reach is Reach.SITE and not await parts.summary.overview(1, site=target.site):
+            told += "; nothing waits in the queue for a site of that name now, `heed queue` names the others"
         return target, told, await _standing_order(parts, target) if as_json else None
 
     target, told, standing = run_with_installation(settings_of(config, overrides), carry_out)

@@ -253,6 +253,12 @@ async def test_a_name_that_is_another_ones_id_is_not_guessed_at(tmp_path: Path, 
         assert (paused["id"], paused["state"], paused["reason"]) == (int(ids["autumn"]), "paused", "x")
 
 
+async def test_a_site_that_has_no_mail_is_said_to_have_none(tmp_path: Path, database_url: str) -> None:
+    async with Peer() as peer, sending(tmp_path, database_url, peer) as daemon:
+        told = await heed(daemon, "campaign", "pause", "--site", "gmial.com", "--reason", "complaints")
+        assert "nothing waits in the queue for a site of that name" in told
+
+
 async def test_no_database_is_a_message(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "node", "postgresql://nobody@127.0.0.1:1/none")
     done = await asyncio.to_thread(daemon.command, "campaign", "list")
