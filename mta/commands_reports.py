@@ -99,7 +99,7 @@ def _print(made: Any) -> None:
         return "–" if number is None else f"{number:,}"
 
     say(f"Campaign {made.campaign or '(none)'} of {made.tenant}, as of {made.as_of:%Y-%m-%d %H:%M} UTC\n")
-    table("", "recipients", rows=[(name, text(n)) for name, n in made.totals.items()], empty="")
+    table("", "recipients", rows=[(name.replace("_", " "), text(n)) for name, n in made.totals.items()], empty="")
     if made.by_provider:
         say("")
         rows = [(name, *(text(n) for n in row.values())) for name, row in made.by_provider.items()]

@@ -1,13 +1,16 @@
 """A campaign's report: aggregates that say nothing about any one recipient. Pure: tallies in, a report out.
 
-Every number is blurred by keyed noise and rounded, and one that is small after that is not shown at all. The noise of a
-cell is fixed by the campaign, the cell and the true count: asking again teaches nothing, and the reports of two
-campaigns, or of one campaign at two times, differ by noise of their own, so that subtracting them does not show the one
-recipient in which they differ. Numbers do not add up exactly; that is the price, and the reports say so.
+A number follows its count in steps, at places that a key chooses: one in each min_cell counts. Between two of them it
+doesn't move, so that what one recipient does changes a report with a chance of 1/min_cell, leaves no trace otherwise,
+and asking again teaches nothing. Each step is blurred by keyed noise of its own and rounded, and what is small after
+that is not shown at all: reports of two campaigns differ by noise, and subtracting them does not show the one recipient
+in which they differ. Numbers do not add up exactly; that is the price, and the reports say so.
 
-The noise is two-sided geometric with a mean size of min_cell: for each cell that a recipient is counted in (at most
-five) a reader's odds about that recipient change by a factor of at most e^(1/min_cell). A count below min_cell is never
-shown; one just above it is with a chance below 1 %, because only what exceeds five times min_cell after blurring is.
+The noise is two-sided geometric with a mean size of min_cell. Of a step, which is as long as that on average, it leaves
+a factor of about e on a reader's odds; as one recipient more makes a step in one of min_cell cases, the odds about a
+recipient change by a factor of at most about e^(2/min_cell) for each cell that it is counted in (at most five). A count
+below min_cell is never shown; one just above it is with a chance of 1 or 2 %, because only what exceeds five times
+min_cell after blurring is.
 """
 
 import hashlib
@@ -27,12 +30,14 @@ _TOTALS: Final = {
     "delivered": "Delivery",
     "deferred": "TransientFailure",
     "bounced": "Bounce",
+    "bounced_later": "OOB",
     "expired": "Expiration",
     "suppressed": "Suppressed",
     "cancelled": "Cancelled",
     "complaints": "Feedback",
     "unsubscribes": "Unsubscribe",
 }
+_BOUNCED: Final = frozenset(("bounced", "bounced_later"))
 _BY_PROVIDER: Final = ("delivered", "deferred", "bounced")
 
 Number = int | None
@@ -50,18 +55,31 @@ class Blur:
         """What is shown for a count."""
         if count < self.min_cell:
             return None
-        blurred = count + self._noise(campaign_id, cell, count)
+        step = count // self.min_cell
+        step -= count < self._begin(campaign_id, cell, step)
+        middle = (self._begin(campaign_id, cell, step) + self._begin(campaign_id, cell, step + 1)) // 2
+        blurred = middle + self._noise(campaign_id, cell, step)
         if blurred < SHOWN_FROM * self.min_cell:
             return None
-        step = max(1, self.min_cell // 2)
-        return round(blurred / step) * step
+        grain = max(1, self.min_cell // 2)
+        return round(blurred / grain) * grain
 
-    def _noise(self, campaign_id: int, cell: str, count: int) -> int:
-        """The difference of two geometric variables: P(n) falls by e^(-1/min_cell) with each step away from 0."""
-        data = struct.pack(">qq", campaign_id, count) + cell.encode()
-        digest = hashlib.blake2b(data, digest_size=16, key=self.key, person=b"heed report").digest()
-        one, two = ((value + 1) / (1 << 64) for value in struct.unpack(">QQ", digest))
-        return math.floor(-math.log(one) * self.min_cell) - math.floor(-math.log(two) * self.min_cell)
+    def _begin(self, campaign_id: int, cell: str, step: int) -> int:
+        """The count at which a step begins: one of the min_cell counts that are its."""
+        (chance, _) = self._chances(b"heed step", campaign_id, cell, step)
+        return step * self.min_cell + int(chance * self.min_cell)
+
+    def _noise(self, campaign_id: int, cell: str, step: int) -> int:
+        """The difference of two geometric variables: P(n) falls by e^(-1/min_cell) with each one away from 0."""
+        one, two = self._chances(b"heed report", campaign_id, cell, step)
+        return math.floor(-math.log(1 - one) * self.min_cell) - math.floor(-math.log(1 - two) * self.min_cell)
+
+    def _chances(self, purpose: bytes, campaign_id: int, cell: str, step: int) -> tuple[float, float]:
+        """Two numbers from 0 to below 1 that only the key tells."""
+        data = struct.pack(">qq", campaign_id, step) + cell.encode()
+        digest = hashlib.blake2b(data, digest_size=16, key=self.key, person=purpose).digest()
+        one, two = (value >> 11 for value in struct.unpack(">QQ", digest))
+        return one / (1 << 53), two / (1 << 53)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +141,7 @@ def report_of(
     for row in rows:
         measure, count = measures.get(row["type"], ""), row["recipients"]
         totals[measure] += count
-        if measure == "bounced":
+        if measure in _BOUNCED:
             classes[row["class"]] += count
         if measure == "unsubscribes":
             channels[row["channel"]] += count
@@ -135,7 +153,14 @@ def report_of(
     def number(cell: str, count: int) -> Number:
         return blur.number(campaign_id, cell, count)
 
-    unit, spans = _spans(hours)
+    def shown(unit: str, step: timedelta) -> list[tuple[datetime, Number]]:
+        spans = _spans(hours if unit == "hour" else _by_day(hours), step)
+        return _trimmed([(at, number(f"{unit} {at.timestamp():.0f}", count)) for at, count in spans])
+
+    # by what is shown: one recipient who is late doesn't turn hours into days
+    unit, over_time = "hour", shown("hour", timedelta(hours=1))
+    if over_time and over_time[-1][0] - over_time[0][0] > _HOURLY:
+        unit, over_time = "day", shown("day", timedelta(days=1))
     by_provider: dict[str, dict[str, Number]] = {
         provider: {m: number(f"provider {provider} {m}", providers[provider, m]) for m in _BY_PROVIDER}
         for provider in sorted({provider for provider, _ in providers})
@@ -149,7 +174,7 @@ def report_of(
         _shown({name: number(f"class {name}", count) for name, count in sorted(classes.items())}),
         _shown({name: number(f"channel {name}", count) for name, count in sorted(channels.items())}),
         {name: row for name, row in by_provider.items() if any(n is not None for n in row.values())},
-        _trimmed([(at, number(f"{unit} {at.timestamp():.0f}", count)) for at, count in spans]),
+        over_time,
         unit,
     )
 
@@ -159,21 +184,19 @@ def _shown(numbers: dict[str, Number]) -> dict[str, Number]:
     return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _spans(hours: Counter[datetime]) -> tuple[str, list[tuple[datetime, int]]]:
-    """Counts of every hour, or of every day where the hours are many, from the first to the last."""
-    if not hours:
-        return "hour", []
-    if max(hours) - min(hours) <= _HOURLY:
-        unit, step, counts = "hour", timedelta(hours=1), hours
-    else:
-        unit, step, counts = "day", timedelta(days=1), Counter[datetime]()
-        for at, count in hours.items():
-            counts[at.astimezone(UTC).replace(hour=0)] += count
-    spans, at = [], min(counts)
-    while at <= max(counts):
-        spans.append((at, counts[at]))
-        at += step
-    return unit, spans
+def _by_day(hours: Counter[datetime]) -> Counter[datetime]:
+    days = Counter[datetime]()
+    for at, count in hours.items():
+        days[at.astimezone(UTC).replace(hour=0)] += count
+    return days
+
+
+def _spans(counts: Counter[datetime], step: timedelta) -> list[tuple[datetime, int]]:
+    """Counts of every span, from the first to the last."""
+    if not counts:
+        return []
+    first, last = min(counts), max(counts)
+    return [(at, counts[at]) for number in range((last - first) // step + 1) for at in [first + number * step]]
 
 
 def _trimmed(spans: list[tuple[datetime, Number]]) -> list[tuple[datetime, Number]]:

@@ -30,7 +30,9 @@ def page(report: Report) -> str:
     title = f"Campaign {report.campaign or '(none)'}"
     parts = [
         f"<h1>{escape(title)}</h1><p class=dim>{escape(report.tenant)}, as of {report.as_of:%Y-%m-%d %H:%M} UTC</p>",
-        "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{_text(n)}</dd></div>" for k, n in report.totals.items()) + "</dl>",
+        "<dl>"
+        + "".join(f"<div><dt>{k.replace('_', ' ')}</dt><dd>{_text(n)}</dd></div>" for k, n in report.totals.items())
+        + "</dl>",
     ]
     if report.over_time:
         parts.append(f"<h2>Delivered by {report.unit}</h2>" + _columns(report))
@@ -47,6 +49,10 @@ def page(report: Report) -> str:
         '<meta name=viewport content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>\n" + "\n".join(parts) + "\n</html>\n"
     )
+
+
+def _total(name: str, number: Number) -> str:
+    return f"<div><dt>{name.replace('_', ' ')}</dt><dd>{_text(number)}</dd></div>"
 
 
 def _text(number: Number) -> str:
