@@ -1,4 +1,7 @@
-"""`heed top`: the screen of top.py, read anew each second until q or Ctrl-C; --once prints it once, for pipes."""
+"""`heed top`: the screen of top.py, read anew each second until q or Ctrl-C; --once prints it once, for pipes.
+
+Without a database it shows once what the node says of itself, and ends with exit code 1.
+"""
 
 import select
 import sys
@@ -11,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mta.terminal import Config, Json, Set, console, print_json, run_with_parts, settings_of
+from config.failure import DatabaseFailed, Failed
+from mta.terminal import Config, Json, Set, attempt_with_parts, complain, console, print_json, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from mta.top import Reading
 
 _EVERY_SECONDS = 1.0
 
@@ -27,6 +32,7 @@ def top(
 ) -> None:
     """Show live what this node and the queue are doing: rates, queue, campaigns, slowest sites, the promise."""
     settings = settings_of(config, overrides)
+    live = not (once or as_json) and sys.stdout.isatty() and not console().is_dumb_terminal
 
     async def watch(parts: Any) -> None:
         import asyncio
@@ -36,50 +42,105 @@ def top(
         from mta.top import screen
 
         before = await _reading(parts, settings)
-        if as_json:
-            print_json({"state": before.state, "metrics": dict(before.metrics), "queue": dict(before.totals)})
+        if not live:
+            await _show(before, parts, settings, as_json)
             return
-        if once or not sys.stdout.isatty():
-            await asyncio.sleep(_EVERY_SECONDS)
-            console().print(screen(before, await _reading(parts, settings)), width=80)
-            return
-        with _keys(), Live(screen(None, before), console=console(), screen=True, auto_refresh=False) as live:
+        with _keys(), Live(screen(None, before), console=console(), screen=True, auto_refresh=False) as shown:
             while not await asyncio.to_thread(_asked_to_end, _EVERY_SECONDS):
                 now = await _reading(parts, settings)
-                live.update(screen(before, now), refresh=True)
+                shown.update(screen(before, now), refresh=True)
                 before = now
 
     with suppress(KeyboardInterrupt):
-        run_with_parts(settings, watch)
+        try:
+            attempt_with_parts(settings, watch)
+        except Failed as error:
+            if isinstance(error, DatabaseFailed):
+                _without_database(settings, as_json, str(error))
+            complain(str(error))
+            raise typer.Exit(1) from None
 
 
-async def _reading(parts: Any, settings: "Settings") -> Any:
+def _without_database(settings: "Settings", as_json: bool, trouble: str) -> None:
+    """What the node says while the database can't be asked."""
+    import asyncio
+
+    async def show() -> None:
+        await _show(await _reading(None, settings, trouble), None, settings, as_json)
+
+    asyncio.run(show())
+
+
+async def _show(before: "Reading", parts: Any, settings: "Settings", as_json: bool) -> None:
+    """Once: as JSON at once, for people with rates over a second."""
+    import asyncio
+
+    from mta.top import screen
+
+    if not as_json:
+        await asyncio.sleep(_EVERY_SECONDS)
+        console().print(screen(before, await _reading(parts, settings, before.trouble)), width=80)
+        return
+    campaigns = [{"campaign": name, "waiting": waiting, "state": says} for name, waiting, says in before.campaigns]
+    orders = [{"about": name, "state": says} for name, says in before.orders]
+    print_json(
+        {
+            "state": before.state,
+            "metrics": dict(before.metrics),
+            "queue": dict(before.totals),
+            "campaigns": campaigns,
+            "orders": orders,
+            "trouble": before.trouble,
+        }
+    )
+
+
+async def _reading(parts: Any, settings: "Settings", trouble: str = "") -> "Reading":
+    """A reading; parts: None where there is no database, with the trouble."""
     import asyncio
 
     from config.database import DatabaseUnavailable
     from mta.inquiry import node_metrics, node_state
-    from mta.orders import Reach
-    from mta.summary import STATES
     from mta.top import Reading
 
     state, metrics = await asyncio.to_thread(node_state, settings), await asyncio.to_thread(node_metrics, settings)
     now = time.time()
-    try:
-        totals = await parts.summary.totals()
-        own = {order.target: order for order in await parts.orders.orders() if order.reach is Reach.CAMPAIGN}
-        campaigns = [
+    if parts is not None:
+        with suppress(DatabaseUnavailable):
+            return Reading(now, state, metrics, **await _counted(parts, now))
+    return Reading(now, state, metrics, trouble=trouble or "the database does not answer")
+
+
+async def _counted(parts: Any, now: float) -> dict[str, Any]:
+    """What the database says, as fields of a reading."""
+    from mta.node_state import campaign_state
+    from mta.orders import Reach, Standing
+    from mta.summary import STATES
+    from mta.top import briefly
+
+    totals = await parts.summary.totals()
+    orders = await parts.orders.orders()
+    names = await parts.orders.target_names(orders)
+    return {
+        "totals": {name: totals[name]["recipients"] if name in totals else 0 for name in STATES},
+        "campaigns": [
             (
                 f"{row['tenant']}/{row['campaign'] or '-'}",
                 row["queued"] + row["leased"] + row["held"],
-                own[row["id"]].says(now) if row["id"] in own else "running",
+                campaign_state(row, orders, now, lambda order: briefly(order, now)),
             )
             for row in await parts.summary.campaigns(5)
-        ]
-        age = await parts.summary.age_seconds()
-    except DatabaseUnavailable:
-        return Reading(now, state, metrics, trouble="the database does not answer")
-    counts = {name: totals[name]["recipients"] if name in totals else 0 for name in STATES}
-    return Reading(now, state, metrics, counts, campaigns, age)
+        ],
+        "orders": [
+            (
+                f"{order.reach.name.lower()} {order.site or names.get((order.reach, order.target), '-')}",
+                briefly(order, now),
+            )
+            for order in orders
+            if order.reach is not Reach.CAMPAIGN and order.standing(now) is not Standing.GO
+        ],
+        "counted_seconds_ago": await parts.summary.age_seconds(),
+    }
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from config.database import DatabaseUnavailable
 from metrics.history import History
 from metrics.status_page import Chart, Status, Table, number
 from mta.order_store import OrderStore
-from mta.orders import Reach, utc
+from mta.orders import Order, Reach, Standing, State, utc
 from mta.summary import STATES, Summary
 
 _ROWS: Final = 12
 
 
 def merged_sites(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The sites of all workers of a node, the busiest first."""
+    """The sites of all workers of a node, the busiest first; what rests is behind those where somebody waits."""
     found: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for site in worker.get("sites", []):
@@ -27,7 +27,32 @@ def merged_sites(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 known[name] += site[name]
             if site["suspended_until"] >= known["suspended_until"]:
                 known.update({name: site[name] for name in ("suspended_until", "last_reply", "failures")})
-    return sorted(found.values(), key=lambda site: (-site["waiting"], -site["connections"], site["site"]))
+    return sorted(
+        found.values(),
+        key=lambda site: (-site["waiting"], -site["suspended_until"], -site["connections"], site["site"]),
+    )
+
+
+def campaign_state(row: Mapping[str, Any], orders: Sequence[Order], now: float, words: Callable[[Order], str]) -> str:
+    """What a campaign of the summary is in for, by its own order, its tenant's, or what is held of it.
+
+    words: of an order. Which of its recipients a list's or a site's order holds, the summary doesn't say.
+    """
+    own = next((each for each in orders if each.reach is Reach.CAMPAIGN and each.target == row["id"]), None)
+    if own is not None and own.standing(now) is not Standing.GO:
+        return words(own)
+    for order in orders:
+        if order.reach is Reach.TENANT and order.target == row["tenant_id"] and _concerns(order, row, now):
+            return f"tenant {words(order)}"
+    if own is not None and own.schedule is not None and own.schedule.window is not None:
+        return words(own)
+    return "held: see heed explain" if row["held"] else "running"
+
+
+def _concerns(order: Order, row: Mapping[str, Any], now: float) -> bool:
+    """Whether a tenant's order stops a campaign: it cancels only what was accepted before."""
+    cancels = order.state is State.CANCELLED and row["created_at"].timestamp() <= order.at
+    return cancels or order.holds(now)
 
 
 class NodeState:
@@ -110,14 +135,13 @@ class NodeState:
         totals = {name: row["recipients"] for name, row in (await self._summary.totals()).items()}
         orders = await self._orders.orders()
         names = await self._orders.target_names(orders)
-        own = {order.target: order for order in orders if order.reach is Reach.CAMPAIGN}
         campaigns = [
             (
                 f"{row['tenant']}/{row['campaign'] or '-'}",
                 row["queued"],
                 row["leased"],
                 row["held"],
-                own[row["id"]].says(now) if row["id"] in own else "running",
+                campaign_state(row, orders, now, lambda order: order.says(now)),
             )
             for row in await self._summary.campaigns(_ROWS)
         ]

@@ -152,7 +152,7 @@ def _attempt(opened: Any, settings: "Settings", work: Callable[[Any], Awaitable[
     try:
         return carried_out(main())
     except DatabaseFailed as error:
-        raise Failed(f"database: {error}") from None
+        raise DatabaseFailed(f"database: {error}") from None
     except UNSTORABLE:
         text = "nothing is known by such a name: text is UTF-8 without NUL, and ids are not that large"
         raise Failed(text) from None

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import smtplib
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from tests.support.daemon import Daemon, running
 from tests.support.peer import Peer
+from tests.support.ports import free_port
 from tests.support.script import Script, reply
 from tests.support.submit import message, submit
 
@@ -155,3 +158,46 @@ async def test_top_shows_the_node_and_the_queue(tmp_path: Path, database_url: st
         assert "queue" in shown
         assert max(map(len, shown.splitlines())) <= 80
         assert "heed_database_up" in json.loads(await heed(daemon, "top", "--json"))["metrics"]
+
+
+async def test_top_names_what_is_stopped_and_by_whose_order(tmp_path: Path, database_url: str) -> None:
+    async with running(Daemon(tmp_path / "node", database_url)) as daemon:
+        campaign = message("news", campaign="50% [/off]")
+        assert await asyncio.to_thread(submit, daemon.ports.submission, ["anna@example.net"], campaign) == {}
+        await heed(daemon, "campaign", "pause", "--tenant", "sandbox", "--reason", "complaints", "--by", "kim")
+        shown = await heed(daemon, "top", "--once")
+        assert re.search(r"sandbox/50% \[/off\] .* tenant paused: complaints", shown)
+        assert "orders       1: tenant sandbox paused: complaints" in shown
+        found = json.loads(await heed(daemon, "top", "--json"))
+        assert ("sandbox/50% [/off]", "tenant paused: complaints") in [
+            (row["campaign"], row["state"]) for row in found["campaigns"]
+        ]
+        assert found["orders"] == [{"about": "tenant sandbox", "state": "paused: complaints"}]
+        _, page = await daemon.get("/status")
+        assert re.search(r"sandbox/50% \[/off\].*tenant paused by kim since", page)
+
+
+async def test_top_on_a_terminal_that_can_only_print_is_printed_once(tmp_path: Path, database_url: str) -> None:
+    daemon = Daemon(tmp_path / "node", database_url)
+    ours, its = pty.openpty()
+    try:
+        done = await asyncio.to_thread(daemon.command, "top", stdout=its, TERM="dumb")
+        assert done.returncode == 0, done.stderr
+        assert b"no daemon answers" in os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+async def test_without_a_database_the_node_is_heard_still(tmp_path: Path, database_url: str) -> None:
+    async with running(Daemon(tmp_path / "node", database_url)) as daemon:
+        away = f"postgresql://heed@127.0.0.1:{free_port()}/heed"
+        for arguments, words in (
+            (("top", "--once"), "Heed on "),
+            (("top", "--once"), "queue        database: "),
+            (("top", "--json"), '"trouble": "database: '),
+        ):
+            done = await asyncio.to_thread(daemon.command, *arguments, HEED_DATABASE__URL=away)
+            assert done.returncode == 1, done.stdout
+            assert words in done.stdout, (arguments, done.stdout)
+            assert done.stderr.startswith("database: ")

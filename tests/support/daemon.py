@@ -116,13 +116,16 @@ class Daemon:
             return []
         return [child.pid for child in children if _is_worker(child)]
 
-    def command(self, *arguments: str, program: tuple[str, ...] = _PROGRAM) -> "subprocess.CompletedProcess[str]":
+    def command(
+        self, *arguments: str, program: tuple[str, ...] = _PROGRAM, stdout: int = subprocess.PIPE, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         """Run another `heed` command with this daemon's settings; its output is text. program: for Python."""
         return subprocess.run(
             self._command_line(arguments, program),
-            env=self._environment(),
+            env=self._environment() | environment,
             cwd=self.data_dir.parent,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=60,
             check=False,
