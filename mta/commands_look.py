@@ -1,7 +1,7 @@
 """`heed trace` and `heed explain`: what happened to a message, and why something is not being sent.
 
 Addresses are shown masked; --reveal shows them, with a reason that is written to the operators' log. Exit code 1 when
-nothing is known of what was asked for, 2 for wrong use.
+nothing is known of what was asked for, or there is no database to ask, 2 for wrong use.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from config.failure import Failed
-from mta.terminal import Config, Json, Set, complain, operator, print_json, run_with_parts, say, settings_of
+from config.failure import DatabaseFailed, Failed
+from mta.terminal import Config, Json, Set, attempt_with_parts, complain, operator, print_json, say, settings_of
 
 T = TypeVar("T")
 
@@ -62,16 +62,28 @@ def explain(
         told: list[str] = await ask.explain(parts, what, kind=kind, tenant=tenant, state=state)
         return told
 
-    told = _asked(settings, answer)
-    if as_json:
-        print_json({"what": what, "sentences": told})
-        return
-    for sentence in told:
-        say(sentence)
+    def tell(told: list[str]) -> None:
+        if as_json:
+            print_json({"what": what, "sentences": told})
+            return
+        for sentence in told:
+            say(sentence)
+
+    def without_database() -> None:
+        from mta import inquiry
+
+        tell(inquiry.explain_without_database(what, state=inquiry.node_state(settings)))
+
+    tell(_asked(settings, answer, without_database))
 
 
-def _asked(settings: Any, question: Callable[[Any, Any], Awaitable[T]]) -> T:
-    """The answer to a question about something, or exit code 1 where nothing is known of it, 2 where it is nothing."""
+def _asked(
+    settings: Any, question: Callable[[Any, Any], Awaitable[T]], without_database: Callable[[], None] = lambda: None
+) -> T:
+    """The answer to a question about something, or exit code 1 where nothing is known of it, 2 where it is nothing.
+
+    without_database: says what is known even then.
+    """
     from mta import inquiry
 
     async def ask(parts: Any) -> T:
@@ -83,4 +95,10 @@ def _asked(settings: Any, question: Callable[[Any, Any], Awaitable[T]]) -> T:
             complain(str(error))
             raise typer.Exit(2) from None
 
-    return run_with_parts(settings, ask)
+    try:
+        return attempt_with_parts(settings, ask)
+    except Failed as error:
+        if isinstance(error, DatabaseFailed):
+            without_database()
+        complain(str(error))
+        raise typer.Exit(1) from None

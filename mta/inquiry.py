@@ -99,6 +99,13 @@ async def explain(parts: Parts, what: str, *, kind: str, tenant: str, state: dic
     return await _explain_site(parts, what, state, now)
 
 
+def explain_without_database(what: str, *, state: dict[str, Any] | None) -> list[str]:
+    """What this machine's daemon knows of it while the database can't be asked. state: as of node_state()."""
+    told = sentences.of_node(state) if state is not None else ["No daemon answers on this machine."]
+    told += sentences.of_site(what, _live(state, what), None, time.time())
+    return [*told, "The database can't be asked, so that nothing more is known."]
+
+
 async def _explain_recipient(parts: Parts, what: str, state: Any, now: float) -> list[str]:
     happened, waiting = await _found(parts, what)
     told = sentences.of_node(state) if waiting else []

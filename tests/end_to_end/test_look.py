@@ -196,6 +196,7 @@ async def test_without_a_database_the_node_is_heard_still(tmp_path: Path, databa
             (("top", "--once"), "Heed on "),
             (("top", "--once"), "queue        database: "),
             (("top", "--json"), '"trouble": "database: '),
+            (("explain", "spring"), "The database can't be asked"),
         ):
             done = await asyncio.to_thread(daemon.command, *arguments, HEED_DATABASE__URL=away)
             assert done.returncode == 1, done.stdout
