@@ -41,6 +41,8 @@ _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind
 _GATE_SECONDS = 0.1
 # leases settled by an order between two looks at the event loop
 _OBEYED_AT_ONCE = 200
+# campaigns that are named as waiting at a site, those with most: what a worker says is a line of bounded length
+_CAMPAIGNS_REPORTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +452,7 @@ class Delivery:
                 "suspended_until": site.suspended_until,
                 "failures": site.failures,
                 "last_reply": site.last_outcome.diagnostic if site.last_outcome else "",
+                "campaigns": site.queue.campaigns(_CAMPAIGNS_REPORTED),
             }
             for site in busiest[:most]
         ]

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from bounce.outcome import Outcome
@@ -94,6 +95,13 @@ class FairQueue:
         for campaigns in self._tenants.values():
             for queue in campaigns.values():
                 yield from queue
+
+    def campaigns(self, most: int) -> list[int]:
+        """The campaigns with most that waits, and whose turn comes first."""
+        waiting = [item for campaigns in self._tenants.values() for item in campaigns.items()]
+        largest = heapq.nlargest(most, waiting, key=lambda item: len(item[1]))
+        first = dict.fromkeys(lease.campaign_id for lease in islice(self._transactional, most))
+        return list(first | dict.fromkeys(campaign_id for campaign_id, _ in largest))[:most]
 
     def take_expired(self, now: float) -> list[Lease]:
         """Take out what is past its lifetime."""

@@ -66,6 +66,11 @@ def of_site(site: str, live: Mapping[str, Any] | None, last: Outcome | None, now
     return told
 
 
+def of_lost(last: Outcome) -> str:
+    """Recipients whose site could not be found out."""
+    return f"Where some of it goes could not be found out: {reply(last)}; it is tried again by itself."
+
+
 def of_waiting(waits: Waits, now: float) -> str:
     """The state of one recipient, in a sentence."""
     due, expires = waits.due_at.timestamp(), utc(waits.expires_at.timestamp())

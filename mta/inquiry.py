@@ -17,6 +17,7 @@ from mta.identifiers import message_id_of, queue_id
 from mta.order_store import Target
 from mta.orders import Order, OrderError, Reach
 from mta.parts import Parts
+from mta.summary import STATES
 from mta.tracing import Happened, Waits, masked
 from mta.vault import VaultError
 from suppression.digest import AddressError
@@ -138,10 +139,14 @@ async def _explain_campaign(parts: Parts, campaign_id: int, state: Any, now: flo
         return [*told, "Everything of it is final, and nothing stops what comes."]
     told += sentences.of_node(state) + stops
     groups = await parts.summary.overview(_FEW, campaign=str(campaign_id))
-    sites = list(dict.fromkeys(group["site"] for group in groups if group["site"]))
+    # what is leased for the first time has a site in the memory of a worker alone
+    waits_at = [site["site"] for site in (state or {}).get("sites", []) if campaign_id in site["campaigns"]]
+    sites = list(dict.fromkeys([*waits_at[:_FEW], *(group["site"] for group in groups if group["site"])]))
     last = await parts.tracing.site_outcomes(sites)
     for site in sites:
         told += sentences.of_site(site, _live(state, site), last.get(site), now)
+    if row["queued"] and (lost := await parts.tracing.lost_outcome(campaign_id)) is not None:
+        told.append(sentences.of_lost(lost))
     if not stops and row["next_attempt"] is not None and row["next_attempt"].timestamp() > now:
         told.append(f"The next attempt is due at {row['next_attempt']:%Y-%m-%d %H:%M:%S} UTC.")
     elif not stops and len(told) == 1:
@@ -156,8 +161,10 @@ async def _explain_site(parts: Parts, site: str, state: Any, now: float) -> list
     orders = [order for order in await parts.orders.orders() if order.site == site]
     if not groups and live is None and not orders:
         raise Unknown(f"nothing is known of {site!r}: no campaign, and no site with mail; `heed queue` names those")
-    counts = {name: sum(row["recipients"] for row in groups if row["state"] == name) for name in ("queued", "held")}
-    told = [f"{site} has {counts['queued']} queued and {counts['held']} held recipients."]
+    counts = {name: sum(row["recipients"] for row in groups if row["state"] == name) for name in STATES}
+    if live is not None:  # what is leased for the first time is counted without its site
+        counts["leased"] = max(counts["leased"], live["waiting"] + live["busy"])
+    told = [f"{site} has {counts['queued']} queued, {counts['leased']} leased and {counts['held']} held recipients."]
     told += sentences.of_node(state) + sentences.of_orders(orders, now)
     told += sentences.of_site(site, live, (await parts.tracing.site_outcomes([site])).get(site), now)
     next_attempts = [row["next_attempt"] for row in groups if row["next_attempt"] is not None]

@@ -22,9 +22,11 @@ def merged_sites(workers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for site in worker.get("sites", []):
-            known = found.setdefault(site["site"], {**site, "waiting": 0, "connections": 0, "busy": 0, "limit": 0})
+            none = {"waiting": 0, "connections": 0, "busy": 0, "limit": 0, "campaigns": []}
+            known = found.setdefault(site["site"], {**site, **none})
             for name in ("waiting", "connections", "busy", "limit"):
                 known[name] += site[name]
+            known["campaigns"] = list(dict.fromkeys([*known["campaigns"], *site["campaigns"]]))
             if site["suspended_until"] >= known["suspended_until"]:
                 known.update({name: site[name] for name in ("suspended_until", "last_reply", "failures")})
     return sorted(

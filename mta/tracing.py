@@ -116,6 +116,11 @@ class Tracing:
         rows = await self._rows(_QUERIES.site_outcomes, list(sites), _SITE_OUTCOMES)
         return {row[0]: Outcome.from_dict(orjson.loads(row[1])) for row in rows}
 
+    async def lost_outcome(self, campaign_id: int) -> Outcome | None:
+        """Why it is not known where some of a campaign's queued mail goes; None where that is known, or not tried."""
+        rows = await self._rows(_QUERIES.lost_outcome, campaign_id)
+        return Outcome.from_dict(orjson.loads(rows[0][0])) if rows else None
+
     async def _rows(self, query: str, *arguments: Any) -> list[Any]:
         async with self._db.connection() as connection:
             return list(await connection.fetch(query, *arguments))

@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 
 from tests.support.daemon import Daemon, running
-from tests.support.peer import Peer
+from tests.support.dns import FAIL, NameServer
+from tests.support.peer import Connection, Peer
 from tests.support.ports import free_port
 from tests.support.script import Script, reply
 from tests.support.submit import message, submit
@@ -126,6 +127,38 @@ async def test_wrong_use_says_what_to_do(
     assert done.returncode == code, done.stderr
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_site_at_its_limit_is_named_before_anything_was_tried(tmp_path: Path, database_url: str) -> None:
+    hurry = asyncio.Event()
+
+    async def wait(connection: Connection) -> None:
+        await hurry.wait()
+        await connection.proceed()
+
+    async with Peer(Script().on("RCPT", wait)) as peer:
+        site = f"127.0.0.1:{peer.port}"
+        settings = {"delivery.next_hop": site, "delivery.connections_per_site": 1}
+        async with running(Daemon(tmp_path / "node", database_url, workers=1, settings=settings)) as daemon:
+            readers = [f"reader{number}@example.net" for number in range(3)]
+            campaign = message("news", campaign="spring")
+            assert await asyncio.to_thread(submit, daemon.ports.submission, readers, campaign) == {}
+            limit = f"{site} has all 1 connections of this node in use and 2 recipients waiting"
+            await says(daemon, limit, "spring")
+            await says(daemon, f"{site} has 0 queued, 3 leased and 0 held recipients.", site)
+            hurry.set()
+
+
+async def test_a_name_server_that_does_not_answer_is_named(tmp_path: Path, database_url: str) -> None:
+    async with NameServer({"example.net": FAIL}) as dns:
+        network = '{network = "127.0.0.1/32", tenant = "acme", message_class = "campaign"}'
+        settings = {"delivery.mode": "mx", "delivery.nameservers": f"127.0.0.1:{dns.port}"}
+        daemon = Daemon(tmp_path / "node", database_url, settings=settings)
+        daemon.set("submission.trusted_networks", f"[{network}]")
+        await heed(daemon, "tenant", "add", "acme")
+        async with running(daemon):
+            await asyncio.to_thread(hand_in, daemon.ports.submission, "anna@example.net")
+            await says(daemon, "Where some of it goes could not be found out: 4.4.3 MX lookup", "spring")
 
 
 async def test_many_readers_are_one_trace(tmp_path: Path, database_url: str) -> None:

@@ -50,6 +50,14 @@ def test_the_campaigns_of_a_tenant_take_turns_and_cost_other_tenants_nothing() -
     assert turns == [(1, 10), (2, 20), (1, 11), (2, 20), (1, 12), (2, 20), (1, 10), (2, 20)]
 
 
+def test_it_names_the_campaigns_that_wait_those_with_most_first() -> None:
+    urgent = [lease(message_class=TRANSACTIONAL, tenant_id=9, campaign_id=90) for _ in range(50)]
+    queue = queue_of([*of(1, 10, 2), *of(1, 11, 5), *of(2, 20, 3), *urgent])
+    assert queue.campaigns(9) == [90, 11, 20, 10]
+    assert queue.campaigns(2) == [90, 11]
+    assert FairQueue().campaigns(9) == []
+
+
 def test_a_campaign_keeps_its_order() -> None:
     assert [each.ordinal for each in popped(queue_of(of(1, 1, 5)))] == [0, 1, 2, 3, 4]
 

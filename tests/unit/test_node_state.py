@@ -1,5 +1,6 @@
 """What a node says of itself: the order of its sites, and what its campaigns are in for."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,14 +19,20 @@ def order(reach: Reach, target: int, state: State = State.PAUSED, **changes: Any
     return Order(reach, target, "", **{"state": state, "reason": "", "actor": "kim", "at": NOW, **changes})
 
 
-def site(name: str, waiting: int = 0, rests: float = 0.0) -> dict[str, Any]:
+def site(name: str, waiting: int = 0, rests: float = 0.0, campaigns: Sequence[int] = ()) -> dict[str, Any]:
     return {"site": name, "waiting": waiting, "connections": 1, "busy": 0, "limit": 9, "suspended_until": rests,
-            "failures": 0, "last_reply": ""}  # fmt: skip
+            "failures": 0, "last_reply": "", "campaigns": list(campaigns)}  # fmt: skip
 
 
 def test_sites_that_rest_come_before_idle_ones() -> None:
     workers = [{"sites": [site("idle"), site("rests", rests=NOW + 9), site("busy", 4)]}, {"sites": [site("idle")]}]
     assert [each["site"] for each in merged_sites(workers)] == ["busy", "rests", "idle"]
+
+
+def test_a_site_names_the_campaigns_that_wait_in_any_worker() -> None:
+    workers = [{"sites": [site("mx", 2, campaigns=[3, 4])]}, {"sites": [site("mx", 1, campaigns=[4, 5])]}]
+    assert [each["campaigns"] for each in merged_sites(workers)] == [[3, 4, 5]]
+    assert workers[0]["sites"][0]["campaigns"] == [3, 4]
 
 
 @pytest.mark.parametrize(
