@@ -39,6 +39,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _USUAL_THRESHOLDS: Final = gc.get_threshold()
 _THRESHOLD_WHILE_LOADING: Final = 100_000
 _WITHOUT_CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {*map(ord, "\t\n")})
+_ON_ONE_LINE: Final = _WITHOUT_CONTROLS | dict.fromkeys(map(ord, "\t\n"), " ")
+_AS_WIDE_AS_IT_IS: Final = 1_000_000
 
 T = TypeVar("T")
 
@@ -73,11 +75,11 @@ def complain(text: str) -> None:
 
 
 @cache
-def console(*, errors: bool = False) -> "Console":
-    """The terminal, for tables, progress bars and whole screens."""
+def console(*, errors: bool = False, width: int | None = None) -> "Console":
+    """The terminal, for tables, progress bars and whole screens. width: another one than it has."""
     from rich.console import Console
 
-    return Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False)
+    return Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False, width=width)
 
 
 def address_of(text: str, option: str) -> "Endpoint":
@@ -168,7 +170,7 @@ def print_json(value: object) -> None:
 
 
 def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
-    """A table for people."""
+    """A table for people, a line for each row, as wide as its cells are: names are to be copied and searched for."""
     from rich.table import Table
     from rich.text import Text
 
@@ -177,8 +179,8 @@ def table(*columns: str, rows: list[tuple[object, ...]], empty: str) -> None:
         return
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        grid.add_column(column)
+        grid.add_column(column, no_wrap=True)
     for row in rows:
         # names and subjects come from outside: brackets in them are no markup
-        grid.add_row(*(Text("" if value is None else str(value).translate(_WITHOUT_CONTROLS)) for value in row))
-    console().print(grid)
+        grid.add_row(*(Text("" if value is None else str(value).translate(_ON_ONE_LINE)) for value in row))
+    console(width=_AS_WIDE_AS_IT_IS).print(grid)

@@ -22,6 +22,18 @@ def test_what_strangers_wrote_controls_no_terminal(capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("a[2Jb31m [spring]\tü\n.\n", "no\n")
 
 
+def test_a_row_is_a_line_however_narrow_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "mx1." + "a-rather-long-name." * 9 + "example.net:2525"
+    time = "2026-11-30 07:12:33"
+    terminal.table("site", "name", "oldest", rows=[(name, "two\nlines", time), ("mx", "", time)], empty="nothing")
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3
+    assert name in shown[1]
+    assert "two lines" in shown[1]
+    assert all(time in line for line in shown[1:])
+    assert max(map(len, shown)) < 250
+
+
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.table("campaign", rows=[], empty="nothing there")
     assert capsys.readouterr().out == "nothing there\n"
