@@ -47,7 +47,7 @@ def explain(
     kind: Annotated[
         Literal["", "campaign", "site", "recipient"], typer.Option("--kind", help="Which it is, where that is unclear.")
     ] = "",
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose campaign it is.")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="Of this tenant's mail alone.")] = "",
     config: Config = None,
     overrides: Set = None,
     as_json: Json = False,
@@ -55,6 +55,9 @@ def explain(
     """Say in a sentence or two why it is not being sent right now, and what would change that."""
     import asyncio
 
+    if not what.strip():
+        complain("Name a campaign, site, queue id, address or digest; `heed queue` shows what waits.")
+        raise typer.Exit(2)
     settings = settings_of(config, overrides)
 
     async def answer(parts: Any, ask: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from bounce.outcome import Outcome
 from mta.orders import Order, Standing, utc
 from mta.tracing import Happened, Waits
+from suppression.digest import Kind
 
 _ABOUT = {1: "its campaign", 2: "its list", 3: "its tenant", 4: "its site"}
 
@@ -42,10 +43,17 @@ def of_suppression(entries: Sequence[Any], stopped: bool) -> list[str]:
         return []
     return [
         f"The recipient is suppressed since {utc(entry.at)}: {entry.kind.name.lower().replace('_', ' ')} by "
-        f"{entry.channel}, scope {entry.scope.name.lower()} (position {entry.position}); nothing is sent until that "
-        "is lifted by a newer consent, or by `heed suppress remove`."
+        f"{entry.channel}, scope {entry.scope.name.lower()} (position {entry.position}); nothing is sent until "
+        f"{_lifts(entry.kind)} lifts that."
         for entry in entries
     ]
+
+
+def _lifts(kind: Kind) -> str:
+    """What may lift a suppression: an unsubscribe is the person's own."""
+    if kind is Kind.UNSUBSCRIBE:
+        return "the person's own, newer consent"
+    return f"`heed suppress remove --kind {kind.name.lower().replace('_', '-')}`"
 
 
 def of_site(site: str, live: Mapping[str, Any] | None, last: Outcome | None, now: float) -> list[str]:
@@ -59,11 +67,18 @@ def of_site(site: str, live: Mapping[str, Any] | None, last: Outcome | None, now
             f"{site} has all {live['limit']} connections of this node in use and {live['waiting']} recipients waiting "
             "for one; delivery.connections_per_site allows more."
         )
+    elif live is not None and live["busy"]:
+        told.append(f"{site} is being delivered to over {_connections(live['busy'])} of this node.")
     elif live is not None and live["connections"]:
-        told.append(f"{site} is being delivered to over {live['connections']} connections of this node.")
+        doing = "being opened" if live["waiting"] else "open and idle"
+        told.append(f"{site} has {_connections(live['connections'])} of this node {doing}.")
     if last is not None:
-        told.append(f"It said last: {reply(last)}.")
+        told.append(f"{site} said last: {reply(last)}.")
     return told
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection{'' if count == 1 else 's'}"
 
 
 def of_lost(last: Outcome) -> str:
@@ -71,13 +86,13 @@ def of_lost(last: Outcome) -> str:
     return f"Where some of it goes could not be found out: {reply(last)}; it is tried again by itself."
 
 
-def of_waiting(waits: Waits, now: float) -> str:
-    """The state of one recipient, in a sentence."""
+def of_waiting(waits: Waits, orders: Sequence[Order], now: float) -> str:
+    """The state of one recipient, in a sentence. orders: those about it."""
     due, expires = waits.due_at.timestamp(), utc(waits.expires_at.timestamp())
     if waits.expires_at.timestamp() <= now:
         return f"Its lifetime was over at {expires}; it is about to be reported as expired."
     if waits.state == "held":
-        return f"It is held until the order is lifted, and expires at {expires}."
+        return f"It is held{_until(waits, orders, now)}; it expires at {expires}."
     if waits.state == "leased":
         where = f" of {waits.node}" if waits.node else ", which is gone; it is taken back within a minute"
         return f"It is in the memory of worker {waits.worker_id}{where}, waiting for its turn or under way."
@@ -90,6 +105,18 @@ def of_waiting(waits: Waits, now: float) -> str:
             return f"It is scheduled by its submitter for {utc(due)}."
         return f"It is deferred until {utc(due)}{why}; it expires at {expires}."
     return f"It is due since {utc(due)} and is leased as soon as a worker has room for it."
+
+
+def _until(waits: Waits, orders: Sequence[Order], now: float) -> str:
+    """What ends the holding of a recipient."""
+    accepted_at = waits.received_at.timestamp()
+    if any(order.cancels_until is not None and accepted_at <= order.cancels_until for order in orders):
+        return ", and about to be reported as cancelled"
+    ends = [order.ends(now) for order in orders if order.holds(now)]
+    if not ends:
+        return ", but no order holds it any more: a node that runs queues it again within a minute"
+    known = [end for end in ends if end is not None]
+    return f" until {utc(max(known))}" if len(known) == len(ends) else " until the order is lifted"
 
 
 def of_end(last: Happened) -> str:

@@ -87,8 +87,9 @@ async def trace(
 async def explain(parts: Parts, what: str, *, kind: str, tenant: str, state: dict[str, Any] | None) -> list[str]:
     """Why it is not being sent, in sentences. kind: campaign, site, recipient, or empty; state: as of node_state()."""
     now = time.time()
+    tenant_id = await _tenant_id(parts, tenant)
     if kind == "recipient" or (not kind and ("@" in what or _is_queue_id(what))):
-        return await _explain_recipient(parts, what, state, now)
+        return await _explain_recipient(parts, what, tenant_id, state, now)
     if kind != "site":
         try:
             target = await parts.orders.find(what, "", tenant, "")
@@ -107,23 +108,37 @@ def explain_without_database(what: str, *, state: dict[str, Any] | None) -> list
     return [*told, "The database can't be asked, so that nothing more is known."]
 
 
-async def _explain_recipient(parts: Parts, what: str, state: Any, now: float) -> list[str]:
+async def _tenant_id(parts: Parts, tenant: str) -> int:
+    """Of a tenant by name, or 0 for all; raises Unknown."""
+    if not tenant:
+        return 0
+    try:
+        return (await parts.orders.find("", "", tenant, "")).id
+    except OrderError as error:
+        raise Unknown(str(error)) from None
+
+
+async def _explain_recipient(parts: Parts, what: str, tenant_id: int, state: Any, now: float) -> list[str]:
     happened, waiting = await _found(parts, what)
+    if tenant_id:
+        happened = [event for event in happened if event.tenant_id == tenant_id]
+        waiting = [waits for waits in waiting if waits.tenant_id == tenant_id]
     told = sentences.of_node(state) if waiting else []
     for waits in waiting[:_FEW]:
         told.append(f"{queue_id(waits.message_id)}.{waits.ordinal} is {waits.state}.")
         told += await _suppression(parts, waits.person, waits.tenant_id, waits.list_id, waits.transactional)
-        told += sentences.of_orders(_about(await parts.orders.orders(), waits), now)
+        orders = _about(await parts.orders.orders(), waits, now)
+        told += sentences.of_orders(orders, now)
         if waits.site:
             told += sentences.of_site(waits.site, _live(state, waits.site), None, now)
-        told.append(sentences.of_waiting(waits, now))
+        told.append(sentences.of_waiting(waits, orders, now))
     if len(waiting) > _FEW:
         told.append(f"{len(waiting) - _FEW} more wait; `heed trace` shows them.")
     ends = [event for event in happened if event.type in _ENDS]
     if not waiting and ends:
         told.append(sentences.of_end(ends[-1]))
     if "@" in what and not waiting:
-        told += await _everywhere(parts, parts.digest.person(what))
+        told += await _everywhere(parts, parts.digest.person(what), tenant_id)
     if not told:
         raise Unknown(_NOTHING)
     return told
@@ -158,7 +173,7 @@ async def _explain_site(parts: Parts, site: str, state: Any, now: float) -> list
     await parts.summary.refresh_now()
     groups = await parts.summary.overview(10_000, site=site)
     live = _live(state, site)
-    orders = [order for order in await parts.orders.orders() if order.site == site]
+    orders = [order for order in await parts.orders.orders() if order.reach is Reach.SITE and order.site == site]
     if not groups and live is None and not orders:
         raise Unknown(f"nothing is known of {site!r}: no campaign, and no site with mail; `heed queue` names those")
     counts = {name: sum(row["recipients"] for row in groups if row["state"] == name) for name in STATES}
@@ -179,9 +194,10 @@ async def _suppression(parts: Parts, person: int, tenant_id: int, list_id: int, 
     return sentences.of_suppression(stopping, bool(stopping))
 
 
-async def _everywhere(parts: Parts, person: int) -> list[str]:
-    """Every suppression of a person that is in force, of whatever tenant and list."""
-    keys = {entry.key for entry in await parts.log.read_person(person)}
+async def _everywhere(parts: Parts, person: int, tenant_id: int) -> list[str]:
+    """Every suppression of a person that is in force, of whatever list, and of whatever tenant where that is 0."""
+    entries = await parts.log.read_person(person)
+    keys = {entry.key for entry in entries if not tenant_id or entry.tenant_id in (0, tenant_id)}
     entries = await parts.log.in_force(keys) if keys else []
     return sentences.of_suppression(entries, bool(entries))
 
@@ -218,10 +234,15 @@ async def _address(parts: Parts, row: Happened | Waits, reveal: bool) -> dict[st
     return {"recipient": address if reveal else masked(address)}
 
 
-def _about(orders: Sequence[Order], waits: Waits) -> list[Order]:
+def _about(orders: Sequence[Order], waits: Waits, now: float) -> list[Order]:
+    """The orders about a recipient, without those that cancelled only what was accepted before it."""
     mine = {(Reach.CAMPAIGN, waits.campaign_id), (Reach.LIST, waits.list_id), (Reach.TENANT, waits.tenant_id)}
+    accepted_at = waits.received_at.timestamp()
     return [
-        order for order in orders if (order.reach, order.target) in mine or (order.site and order.site == waits.site)
+        order
+        for order in orders
+        if ((order.reach, order.target) in mine or (order.site and order.site == waits.site))
+        and (order.holds(now) or (order.cancels_until is not None and accepted_at <= order.cancels_until))
     ]
 
 

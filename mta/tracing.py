@@ -45,6 +45,7 @@ class Happened:
     due_at: datetime | None
     recipients: int | None
     sealed_address: bytes | None
+    tenant_id: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the address."""
@@ -137,6 +138,7 @@ def _happened(row: Any) -> Happened:
         row["at"], TYPES[row["type"]], row["message_id"], row["ordinal"], row["campaign_id"], row["attempts"],
         row["reply_code"], row["status"], row["class"], row["site"] or "", row["remote_mta"], row["diagnostic"],
         row["node"], row["attempt_ms"], row["due_at"], row["recipients"], row["address"],
+        row["tenant_id"],
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 -- name: of_message
 -- Every event of a message, or of one of its recipients, in order of time; none is older than the message.
 SELECT at, type, message_id, ordinal, person, received_at, due_at, recipients, bytes, attempt_ms, attempts, reply_code,
-    site, status, class, remote_mta, diagnostic, node, campaign_id, address
+    site, status, class, remote_mta, diagnostic, node, tenant_id, campaign_id, address
 FROM event
 WHERE message_id = $1 AND at >= to_timestamp($2) AND ($3 < 0 OR ordinal = $3 OR ordinal IS NULL)
 ORDER BY at, id
@@ -12,7 +12,7 @@ LIMIT $4;
 -- name: of_person
 -- Every event of a person, the newest.
 SELECT at, type, message_id, ordinal, person, received_at, due_at, recipients, bytes, attempt_ms, attempts, reply_code,
-    site, status, class, remote_mta, diagnostic, node, campaign_id, address
+    site, status, class, remote_mta, diagnostic, node, tenant_id, campaign_id, address
 FROM event
 WHERE person = $1
 ORDER BY at DESC, id DESC

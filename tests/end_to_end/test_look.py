@@ -63,7 +63,11 @@ async def test_every_cause_has_its_sentence(tmp_path: Path, database_url: str) -
             await says(daemon, "450 4.2.1", "bob@example.net")
             await says(daemon, "Bounce at", "carol@example.net")
             await says(daemon, "The recipient is suppressed since", "carol@example.net")
-            await says(daemon, "It said last: 450 4.2.1 mailbox busy", site)
+            await heed(daemon, "tenant", "add", "acme")
+            others = await asyncio.to_thread(daemon.command, "explain", "bob@example.net", "--tenant", "acme")
+            assert (others.returncode, others.stdout) == (1, "")
+            await says(daemon, "It is deferred until", "bob@example.net", "--tenant", "sandbox")
+            await says(daemon, f"{site} said last: 450 4.2.1 mailbox busy", site)
             await says(daemon, "The next attempt is due at", "spring")
             await heed(daemon, "campaign", "pause", "spring", "--reason", "complaints", "--by", "kim")
             await says(daemon, "Its campaign is paused by kim", "spring")
@@ -117,6 +121,8 @@ async def test_a_trace_tells_the_whole_story_and_no_address(tmp_path: Path, data
         (["explain", "nothing", "--kind", "campaign"], 1, "there is no campaign"),
         (["explain", "x", "--kind", "moon"], 2, "Invalid value"),
         (["explain"], 2, "Missing argument"),
+        (["explain", " "], 2, "Name a campaign"),
+        (["explain", "nobody@example.net", "--tenant", "nope"], 1, "there is no tenant 'nope'"),
     ],
 )
 async def test_wrong_use_says_what_to_do(

@@ -10,6 +10,9 @@ from bounce.trouble import from_reply
 from mta import explain
 from mta.orders import Order, Reach, State
 from mta.tracing import Happened, Waits, masked
+from suppression.digest import Kind, Scope
+from suppression.entry import Channel, NewEntry
+from suppression.plan import plan_suppressions
 
 NOW = 1_800_000_000.0
 TIME = datetime.fromtimestamp(NOW, UTC)
@@ -38,14 +41,49 @@ def waits(**changes: Any) -> Waits:
         ),
         (waits(due_at=TIME + timedelta(hours=1), attempts=2, last_outcome=BUSY),
          "deferred until 2027-01-15 09:00:00 UTC after attempt 2: 450 4.2.1 try later"),
-        (waits(state="held"), "held until the order is lifted, and expires at 2027-01-20"),
         (waits(state="leased", worker_id=4, node="mx1"), "memory of worker 4 of mx1"),
         (waits(state="leased", worker_id=4), "which is gone"),
         (waits(expires_at=TIME), "lifetime was over"),
     ],
 )  # fmt: skip
 def test_a_recipient_that_waits(given: Waits, said: str) -> None:
-    assert said in explain.of_waiting(given, NOW)
+    assert said in explain.of_waiting(given, [], NOW)
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        ([{}], "It is held until the order is lifted; it expires at 2027-01-20"),
+        ([{"until": NOW + 60}], "It is held until 2027-01-15 08:01:00 UTC;"),
+        ([{"until": NOW + 60}, {"until": NOW + 120}], "It is held until 2027-01-15 08:02:00 UTC;"),
+        ([{"until": NOW + 60}, {}], "It is held until the order is lifted;"),
+        ([{"until": NOW - 60}], "no order holds it any more"),
+        ([], "no order holds it any more"),
+        ([{}, {"state": State.CANCELLED}], "about to be reported as cancelled"),
+        ([{"cancelled_at": NOW}], "about to be reported as cancelled"),
+        ([{"cancelled_at": NOW - 1}], "It is held until the order is lifted;"),
+    ],
+)
+def test_what_is_held_says_until_when(orders: list[dict[str, Any]], said: str) -> None:
+    values: dict[str, Any] = {"state": State.PAUSED, "reason": "", "actor": "kim", "at": NOW - 600}
+    about = [Order(Reach.CAMPAIGN, 3, "", **{**values, **changes}) for changes in orders]
+    assert said in explain.of_waiting(waits(state="held"), about, NOW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Kind.UNSUBSCRIBE, "until the person's own, newer consent lifts that"),
+        (Kind.HARD_BOUNCE, "until `heed suppress remove --kind hard-bounce` lifts that"),
+        (Kind.COMPLAINT, "until `heed suppress remove --kind complaint` lifts that"),
+    ],
+)
+def test_a_suppression_says_what_lifts_it(kind: Kind, said: str) -> None:
+    asked = NewEntry(7, Scope.LIST, kind, 1, 2, Channel.CLI, "kim")
+    (entry,) = plan_suppressions([asked], [1], [], 0, NOW).new
+    (sentence,) = explain.of_suppression([entry], True)
+    assert said in sentence
+    assert ("suppress remove" in sentence) is (kind is not Kind.UNSUBSCRIBE)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +94,9 @@ def test_a_recipient_that_waits(given: Waits, said: str) -> None:
             "rests until 2027-01-15 08:01:00 UTC after 4.4.1",
         ),
         ({"waiting": 9, "connections": 20}, "has all 20 connections of this node in use and 9 recipients waiting"),
-        ({"connections": 3}, "being delivered to over 3 connections"),
+        ({"connections": 3, "busy": 2}, "mx.example.net is being delivered to over 2 connections of this node."),
+        ({"connections": 1}, "mx.example.net has 1 connection of this node open and idle."),
+        ({"connections": 2, "waiting": 9}, "mx.example.net has 2 connections of this node being opened."),
     ],
 )
 def test_a_site(changes: dict[str, Any], said: str) -> None:
@@ -66,7 +106,7 @@ def test_a_site(changes: dict[str, Any], said: str) -> None:
 
 def test_a_site_that_only_the_database_knows() -> None:
     (sentence,) = explain.of_site("mx.example.net", None, BUSY, NOW)
-    assert sentence == "It said last: 450 4.2.1 try later (mx.example.net), " + f"{BUSY.bounce_class}."
+    assert sentence == "mx.example.net said last: 450 4.2.1 try later (mx.example.net), " + f"{BUSY.bounce_class}."
 
 
 def test_orders_say_whose_they_are_and_how_they_end() -> None:
