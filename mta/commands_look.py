@@ -20,17 +20,20 @@ def trace(
         str, typer.Argument(metavar="WHAT", help="A queue id (0H2…, or 0H2….3 for one recipient), address or digest.")
     ],
     reveal: Annotated[
-        str, typer.Option("--reveal", metavar="REASON", help="Show addresses; the reason is logged.")
-    ] = "",
+        str | None, typer.Option("--reveal", metavar="REASON", help="Show addresses; the reason is logged.")
+    ] = None,
     config: Config = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
     """Show every event of a message or a person: when, where, what the peer said, how long it took; and what waits."""
+    if reveal is not None and not reveal.strip():
+        complain("--reveal must say why; that is kept in the operators' log.")
+        raise typer.Exit(2)
     from mta.explain import event_line
 
     events, waiting = _asked(
-        settings_of(config, overrides), lambda parts, ask: ask.trace(parts, what, reveal=reveal, actor=operator())
+        settings_of(config, overrides), lambda parts, ask: ask.trace(parts, what, reveal=reveal or "", actor=operator())
     )
     if as_json:
         print_json({"events": events, "waiting": waiting})
@@ -69,8 +72,10 @@ def explain(
         if as_json:
             print_json({"what": what, "sentences": told})
             return
+        from bounce.outcome import printable
+
         for sentence in told:
-            say(sentence)
+            say(printable(sentence))
 
     def without_database() -> None:
         from mta import inquiry

@@ -7,7 +7,7 @@ do, then what the site at the other end says, then the clock.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bounce.outcome import Outcome
+from bounce.outcome import Outcome, printable
 from mta.orders import Order, Standing, utc
 from mta.tracing import Happened, Waits
 from suppression.digest import Kind
@@ -157,4 +157,4 @@ def event_line(event: Mapping[str, Any]) -> str:
         parts.append(f"next {event['due_at']:%Y-%m-%d %H:%M:%S}")
     if "node" in event:
         parts.append(f"at {event['node']}")
-    return "  ".join(part for part in parts if part)
+    return "  ".join(printable(part) for part in parts if part)

@@ -21,7 +21,8 @@ from mta.summary import STATES
 from mta.tracing import Happened, Waits, masked
 from mta.vault import VaultError
 from suppression.digest import AddressError
-from suppression.prove import person_of
+from suppression.entry import clean
+from suppression.prove import digest_text, person_of
 
 _FEW: Final = 5
 _NOTHING: Final = "nothing is known of it: mistyped, or older than the events that are kept"
@@ -77,7 +78,8 @@ async def trace(
     if not happened and not waiting:
         raise Unknown(_NOTHING)
     if reveal:
-        await parts.orders.note(Target(Reach.TENANT, 0, "", ""), "reveal", reveal, actor)
+        target = Target(Reach.TENANT, 0, "", "")
+        await parts.orders.note(target, "reveal", clean(reveal), actor, _looked_at(parts, what))
     return (
         [{**event.as_dict(), **await _address(parts, event, bool(reveal))} for event in happened],
         [{**row.as_dict(), **await _address(parts, row, bool(reveal))} for row in waiting],
@@ -213,10 +215,18 @@ async def _found(parts: Parts, what: str) -> tuple[list[Happened], list[Waits]]:
     return await parts.tracing.of_person(person)
 
 
+def _looked_at(parts: Parts, what: str) -> str:
+    """What was found, for the operators' log: without an address."""
+    if _is_queue_id(what):
+        return f"queue id {what.upper()}"
+    return f"person {digest_text(person_of(what, parts.digest, parts.tokens))}"
+
+
 def _is_queue_id(text: str) -> bool:
     name, dot, ordinal = text.partition(".")
     try:
-        message_id_of(name)
+        if not message_id_of(name):  # events without a message have this one
+            return False
     except ValueError:
         return False
     return not dot or (ordinal.isascii() and ordinal.isdigit())

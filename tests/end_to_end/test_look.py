@@ -72,8 +72,9 @@ async def test_every_cause_has_its_sentence(tmp_path: Path, database_url: str) -
             await heed(daemon, "campaign", "pause", "spring", "--reason", "complaints", "--by", "kim")
             await says(daemon, "Its campaign is paused by kim", "spring")
             await says(daemon, "It is held until the order is lifted", f"{bob}.0")
-            await heed(daemon, "campaign", "pause", "--site", site, "--reason", "blocked", "--by", "kim")
+            await heed(daemon, "campaign", "pause", "--site", site, "--reason", "blocked\nagain", "--by", "kim")
             await says(daemon, "Its site is paused by kim", site)
+            await says(daemon, "blocked again", site)
             assert "anna" not in daemon.log
             assert "bob" not in daemon.log
 
@@ -104,9 +105,14 @@ async def test_a_trace_tells_the_whole_story_and_no_address(tmp_path: Path, data
             assert [event["type"] for event in by_person][-2:] == ["TransientFailure", "Delivery"]
             revealed = await heed(daemon, "trace", anna, "--reveal", "ticket 7")
             assert "anna@example.net" in revealed
+            of_person = await heed(daemon, "trace", "anna@example.net", "--reveal", "anna@example.net\nasked")
+            assert "anna@example.net" in of_person
     connection = await asyncpg.connect(database_url)
     try:
-        assert await connection.fetchval("SELECT reason FROM operator_log WHERE action = 'reveal'") == "ticket 7"
+        rows = await connection.fetch("SELECT reason, details FROM operator_log WHERE action = 'reveal' ORDER BY id")
+        assert tuple(rows[0]) == ("ticket 7", f"queue id {anna}")
+        assert "anna" not in rows[1]["reason"]
+        assert re.fullmatch("person [0-9a-f]{16}", rows[1]["details"])
     finally:
         await connection.close()
 
@@ -116,6 +122,9 @@ async def test_a_trace_tells_the_whole_story_and_no_address(tmp_path: Path, data
     [
         (["trace", "nonsense"], 2, "no queue id"),
         (["trace", "0H2AAAAAAAAAA"], 1, "nothing is known"),
+        (["trace", "0000000000000"], 2, "no queue id"),
+        (["trace", "0H2AAAAAAAAAA", "--reveal", "  "], 2, "must say why"),
+        (["trace", "0H2AAAAAAAAAA", "--reveal", ""], 2, "must say why"),
         (["trace", "nobody@example.net"], 1, "nothing is known"),
         (["explain", "nothing"], 1, "nothing is known of 'nothing'"),
         (["explain", "nothing", "--kind", "campaign"], 1, "there is no campaign"),

@@ -138,6 +138,14 @@ def test_what_is_final(kind: str, said: str) -> None:
     assert event.as_dict()["ordinal"] == 0
 
 
+def test_an_event_is_a_line() -> None:
+    event = {"at": TIME, "queue_id": "0H2", "type": "Bounce", "recipient": "a…@example.net", "status": "5.1.1"}
+    said = {"diagnostic": "no\nsuch user", "remote_mta": "mx\r\n"}
+    assert explain.event_line({**event, **said}) == (
+        "2027-01-15 08:00:00.000  0H2  Bounce  a…@example.net  5.1.1 no such user  by mx"
+    )
+
+
 @pytest.mark.parametrize(
     ("address", "shown"), [("anna@example.net", "a…@example.net"), ('"a@b"@example.net', '"…@example.net')]
 )
