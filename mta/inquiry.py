@@ -157,7 +157,7 @@ async def _explain_campaign(parts: Parts, campaign_id: int, state: Any, now: flo
     told += sentences.of_node(state) + stops
     groups = await parts.summary.overview(_FEW, campaign=str(campaign_id))
     # what is leased for the first time has a site in the memory of a worker alone
-    waits_at = [site["site"] for site in (state or {}).get("sites", []) if campaign_id in site["campaigns"]]
+    waits_at = [site["site"] for site in (state or {}).get("sites", []) if campaign_id in site.get("campaigns", ())]
     sites = list(dict.fromkeys([*waits_at[:_FEW], *(group["site"] for group in groups if group["site"])]))
     last = await parts.tracing.site_outcomes(sites)
     for site in sites:

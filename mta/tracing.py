@@ -21,6 +21,7 @@ _MOST: Final = 1_000
 # how much later than its id the first event of a message may say that it happened, and the other way round
 _CLOCK_SECONDS: Final = 300.0
 # recipients of some sites that are looked at for what those said last
+_LOST_LOOKED_AT: Final = 10_000
 _SITE_OUTCOMES: Final = 1_000
 
 
@@ -119,7 +120,7 @@ class Tracing:
 
     async def lost_outcome(self, campaign_id: int) -> Outcome | None:
         """Why it is not known where some of a campaign's queued mail goes; None where that is known, or not tried."""
-        rows = await self._rows(_QUERIES.lost_outcome, campaign_id)
+        rows = await self._rows(_QUERIES.lost_outcome, campaign_id, _LOST_LOOKED_AT)
         return Outcome.from_dict(orjson.loads(rows[0][0])) if rows else None
 
     async def _rows(self, query: str, *arguments: Any) -> list[Any]:

@@ -46,9 +46,15 @@ LIMIT $2;
 SELECT site, last_outcome FROM recipient WHERE site = ANY ($1::text[]) AND last_outcome IS NOT NULL LIMIT $2;
 
 -- name: lost_outcome
--- Why the way of some of a campaign's queued recipients is not known: what was found out last about one of them.
-SELECT r.last_outcome
-FROM message m
-JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
-WHERE m.campaign_id = $1 AND r.state = 0 AND coalesce(r.site, '') = '' AND r.last_outcome IS NOT NULL
+-- Why the way of some of a campaign's queued recipients is not known: what was found out last about one of the first so many
+-- ($2), because somebody waits for the answer.
+SELECT last_outcome
+FROM (
+    SELECT r.site, r.last_outcome
+    FROM message m
+    JOIN recipient r ON r.lane = m.lane AND r.message_id = m.id
+    WHERE m.campaign_id = $1 AND r.state = 0
+    LIMIT $2
+) first
+WHERE coalesce(site, '') = '' AND last_outcome IS NOT NULL
 LIMIT 1;
