@@ -55,8 +55,8 @@ class Deliverer(Protocol):
         """So many of campaigns were put off, by site."""
         ...
 
-    def messages(self) -> Iterable[int]:
-        """The ids of all messages of which a lease is in hand."""
+    def in_hand(self) -> Iterable[tuple[int, int]]:
+        """Message id and ordinal of every lease whose outcome is not committed."""
         ...
 
 
@@ -202,7 +202,7 @@ class Claims:
             return
         # younger messages may be on their way in, born leased and not known here yet
         before = first_id_at(self._now() - _DOUBT_SECONDS)
-        known = [*self._deliverer.messages(), *(row.message_id for row in self._unread)]
+        known = [*self._deliverer.in_hand(), *((row.message_id, row.ordinal) for row in self._unread)]
         given_back = await self._queue.disown(known, before, self._now())
         self._in_doubt_until = 0.0
         if given_back:

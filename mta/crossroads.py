@@ -5,7 +5,7 @@ One look-up for all that wait for a domain, a bounded number at once. A failure 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from bounce.outcome import BounceClass, Outcome
@@ -59,6 +59,10 @@ class Crossroads:
         """The site that mail for a domain goes to as far as is known, or ""."""
         route = self._routes.get(domain)
         return route.site if route and route.expires_at > self._now() else ""
+
+    def __iter__(self) -> Iterator[Lease]:
+        for leases in self._waiting.values():
+            yield from leases
 
     async def _look_up(self, domain: str) -> None:
         """Find the route of a domain for all that wait for it."""

@@ -9,9 +9,10 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from bounce.outcome import Action, Outcome, Stage, Trouble
@@ -111,6 +112,8 @@ class Delivery:
         self._full = FullSites(limits.memory_per_site)
         self._idle: dict[Site, deque[asyncio.Future[bool]]] = {}
         self._open_recipients: dict[int, int] = {}
+        # out of every queue, by the task that has them: offered on its session, or looked at because of an order
+        self._taken: dict[asyncio.Task[Any] | None, Sequence[Lease]] = {}
         self._workers: Sequence[int] = [queue.worker_id]
         self._tasks: set[asyncio.Task[None]] = set()
         self._labels = registry.SiteLabels()
@@ -165,9 +168,12 @@ class Delivery:
         """The site that mail for a domain goes to as far as is known, or ""."""
         return self._crossroads.site_of(domain)
 
-    def messages(self) -> Iterable[int]:
-        """The ids of all messages of which a recipient is leased here and known."""
-        return self._open_recipients
+    def in_hand(self) -> Iterator[tuple[int, int]]:
+        """Message id and ordinal of every lease whose outcome is not committed; looks at all of them."""
+        queues = (site.queue for site in self._sites.values())
+        for lease in chain(self._crossroads, *queues, *self._taken.values()):
+            yield lease.message_id, lease.ordinal
+        yield from self._outcomes.keys()
 
     def accept(self, lease: Lease) -> bool:
         """A claimed recipient, for which there is room; False when there was none at its site."""
@@ -333,6 +339,8 @@ class Delivery:
             self._complete(expire(lease, self._policy, now=now, site=site.key))
             return
         site.in_transaction += 1
+        me = asyncio.current_task()
+        self._taken[me] = (lease,)
         try:
             content = await self._content(lease, site)
             if content is not None:
@@ -341,6 +349,7 @@ class Delivery:
             session.abort()
             raise
         finally:
+            del self._taken[me]
             site.in_transaction -= 1
 
     async def _content(self, lease: Lease, site: Site) -> Content | None:
@@ -430,13 +439,15 @@ class Delivery:
             self._spawn(self._obey())
 
     async def _obey(self) -> None:
+        me = asyncio.current_task()
         for site in list(self._sites.values()):
-            stopped = site.queue.take(partial(self._may_not_go, site.key))
+            stopped = self._taken[me] = site.queue.take(partial(self._may_not_go, site.key))
             for number, lease in enumerate(stopped, 1):
                 if not self._stopped(lease, site.key):
                     site.queue.push(lease)
                 if number % _OBEYED_AT_ONCE == 0:
                     await asyncio.sleep(0)
+        self._taken.pop(me, None)
 
     def sites(self, most: int) -> list[dict[str, Any]]:
         """The sites with most that waits here, and those that rest, for whoever asks why."""

@@ -6,7 +6,7 @@ complete() is called before the next command goes out on a session, and has the 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -118,6 +118,10 @@ class Outcomes:
     def waiting(self) -> int:
         """Completions that are not committed yet."""
         return len(self._pending)
+
+    def keys(self) -> Iterator[tuple[int, int]]:
+        """Message id and ordinal of each of these."""
+        return (completion.key for completion in self._pending)
 
     def complete(self, completion: Completion) -> None:
         """Journal a completion and see to its commit. Raises OSError when the journal can't be written.

@@ -284,10 +284,14 @@ class Queue:
         rows = await self._fetch(_QUERIES.put_off, (lane, int(message_class), now, most, sites, first, last), None)
         return {row[0]: row[1] for row in rows}
 
-    async def disown(self, known: Iterable[int], before_id: int, now: float) -> int:
-        """Give back what this worker leases of messages with smaller ids, but for those known; how many recipients."""
+    async def disown(self, known: Sequence[tuple[int, int]], before_id: int, now: float) -> int:
+        """Give back what this worker leases of messages with smaller ids; how many recipients.
+
+        known: message id and ordinal of those that it keeps.
+        """
+        ids, ordinals = [key[0] for key in known], [key[1] for key in known]
         async with self._db.connection() as connection:
-            return _count(await connection.execute(_QUERIES.disown, self.worker_id, before_id, list(known), now))
+            return _count(await connection.execute(_QUERIES.disown, self.worker_id, before_id, ids, ordinals, now))
 
     async def content(self, message_id: int) -> StoredMessage | None:
         """The stored message, or None when it is gone."""

@@ -110,9 +110,10 @@ SELECT site, count(*) FROM moved GROUP BY site;
 
 -- name: disown
 -- Give back what this worker leases of messages older than a time but does not know of: a claim whose answer was lost.
-UPDATE recipient
-SET state = 0, worker_id = NULL, due_at = to_timestamp($4)
-WHERE state = 1 AND worker_id = $1 AND message_id < $2 AND message_id <> ALL ($3::bigint[]);
+UPDATE recipient r
+SET state = 0, worker_id = NULL, due_at = to_timestamp($5)
+WHERE r.state = 1 AND r.worker_id = $1 AND r.message_id < $2
+    AND (r.message_id, r.ordinal) NOT IN (SELECT * FROM unnest($3::bigint[], $4::integer[]));
 
 -- name: content
 -- What a delivery of a message needs besides its recipient.

@@ -679,3 +679,69 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
         assert (await peer.message()).recipients == ("anna@example.net",)
         await e.settled()
         assert await e.finals() == {1: 1}
+
+
+async def test_a_lost_claim_is_given_back_though_others_of_its_message_are_in_hand(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message for thousands: most of the time some recipient of it is in memory."""
+    gate = asyncio.Event()
+    script = Script().on("DOT", hold(gate), proceed(), times=1)
+    async with (
+        Peer(script) as peer,
+        engine(n, clock, {"example.net": peer.port}, room=(3, 3), connections_per_site=1) as e,
+    ):
+        await e.submit(*readers(6))
+        await peer.reached("DOT")
+        e.room._most = e.room._per_campaign = 100
+        claim = n.parts.queue.claim
+
+        async def lost(*arguments: Any) -> Any:
+            await claim(*arguments)
+            raise DatabaseUnavailable("the answer did not come")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(n.parts.queue, "claim", lost)
+            with pytest.raises(DatabaseUnavailable):
+                await e.claim()
+        assert (e.room.held, await e.states()) == (3, [(1, 0)] * 6)
+        clock.seconds += 121
+        await e.claim()
+        assert (e.room.held, await e.states()) == (6, [(1, 0)] * 6)
+        gate.set()
+        await e.settled()
+        assert peer.deliveries() == dict.fromkeys(readers(6), 1)
+        assert await e.finals() == {DELIVERED: 6}
+
+
+async def test_a_lease_is_in_hand_until_its_outcome_is_committed(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is meanwhile: what is not in hand may be given back after a claim whose answer was lost."""
+    routed, answered, recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    script = Script().on("DOT", hold(answered), proceed())
+    async with Peer(script) as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=1) as e:
+        route, record = e.delivery._crossroads._router.route, e.outcomes._recorder.record
+
+        async def later(domain: str) -> object:
+            await routed.wait()
+            return await route(domain)
+
+        async def slowly(batch: Any) -> None:
+            await recorded.wait()
+            await record(batch)
+
+        monkeypatch.setattr(e.delivery._crossroads._router, "route", later)
+        monkeypatch.setattr(e.outcomes._recorder, "record", slowly)
+        message_id = await e.submit(*readers(3))
+        everyone = [(message_id, ordinal) for ordinal in range(3)]
+        assert sorted(e.delivery.in_hand()) == everyone
+        routed.set()
+        await peer.reached("DOT")
+        assert sorted(e.delivery.in_hand()) == everyone
+        answered.set()
+        await until(lambda: e.outcomes.waiting == 3)
+        assert sorted(e.delivery.in_hand()) == everyone
+        recorded.set()
+        await e.settled()
+        assert list(e.delivery.in_hand()) == []
