@@ -2,7 +2,8 @@
 
 Appends are plain writes without fsync: they survive the death of the process, which is all that a journal is for. The
 file is locked by its worker; a file whose lock is free belongs to a dead one, and is replayed before the leases of that
-worker go back to the queue. A torn last line is ignored: its outcome was not yet acted on.
+worker go back to the queue. Each line begins with its newline: one that a full disk or a death has torn costs no other.
+It is ignored, because its outcome was not yet acted on.
 """
 
 import fcntl
@@ -32,7 +33,7 @@ class Journal:
 
     def append(self, completion: Completion) -> None:
         """Write one completion. Raises OSError, whereupon the worker must send nothing more."""
-        self._size += _write(self._file, completion.to_json() + b"\n")
+        self._size += _write(self._file, _line(completion))
         self._open[completion.key] = completion
 
     def committed(self, completions: Iterable[Completion]) -> None:
@@ -57,7 +58,7 @@ class Journal:
         try:
             successor.unlink(missing_ok=True)
             file = _locked(successor)
-            size = _write(file, b"".join(completion.to_json() + b"\n" for completion in self._open.values()))
+            size = _write(file, b"".join(map(_line, self._open.values())))
             successor.replace(self.path)
         except OSError:
             # no room for it: what is there stays whole, and an append will say so soon enough
@@ -127,6 +128,10 @@ def _locked(path: Path) -> int:
         os.close(file)
         raise
     return file
+
+
+def _line(completion: Completion) -> bytes:
+    return b"\n" + completion.to_json()
 
 
 def _write(file: int, data: bytes) -> int:

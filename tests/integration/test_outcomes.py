@@ -341,7 +341,7 @@ async def test_an_outcome_is_in_the_journal_before_complete_returns(ward: Ward, 
     [lease] = await ward.leases("")
     completion = ward.settled(lease, Action.DELIVERED)
     bench.outcomes.complete(completion)
-    assert bench.journal.path.read_bytes() == completion.to_json() + b"\n"
+    assert bench.journal.path.read_bytes() == b"\n" + completion.to_json()
     assert bench.outcomes.waiting == 1
     await bench.outcomes.drain()
     assert bench.outcomes.waiting == 0

@@ -67,16 +67,20 @@ def refused(line: bytes) -> None:
     raise AssertionError("a line that nobody wrote was read")
 
 
-@given(st.lists(completions, max_size=6), completions, st.integers(0, 10_000))
-def test_a_torn_last_line_costs_no_other(said: list[Completion], last: Completion, cut: int) -> None:
+@given(st.lists(completions, max_size=6), completions, st.integers(0, 10_000), st.lists(completions, max_size=2))
+def test_a_torn_line_costs_no_other(
+    said: list[Completion], torn: Completion, cut: int, afterwards: list[Completion]
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         journal = Journal(directory, 1)
         for each in said:
             journal.append(each)
-        line = last.to_json()
+        line = b"\n" + torn.to_json()
         os.write(journal._file, line[: cut % len(line)])
+        for each in afterwards:
+            journal.append(each)
         os.close(journal._file)
         [found] = dead_journals(directory)
-        assert {each.key: each for each in found.completions()} == {each.key: each for each in said}
+        assert {each.key: each for each in found.completions()} == {each.key: each for each in [*said, *afterwards]}
         found.close(replayed=True)

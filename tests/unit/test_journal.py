@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -185,6 +186,22 @@ def test_a_full_disk_leaves_the_journal_as_it_is(tmp_path: Path, monkeypatch: py
             journal.append(completion(48))
     abandon(journal)
     assert replayed(tmp_path) == [completion(16), completion(32)]
+
+
+def test_what_is_said_after_a_line_that_found_half_of_its_room_is_not_lost(tmp_path: Path) -> None:
+    """A worker whose journal can't be written drains: what is under way is answered, and there may be room again."""
+    journal = Journal(tmp_path, 1)
+    journal.append(completion(16))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 100, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append(completion(32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    journal.append(completion(48))
+    abandon(journal)
+    assert replayed(tmp_path) == [completion(16), completion(48)]
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
