@@ -256,6 +256,7 @@ class Claims:
             row.delay_reported,
             row.last_outcome,
             self._scopes.position,
+            row.due_at,
         )
 
 

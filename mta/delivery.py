@@ -149,6 +149,7 @@ class Delivery:
                     stored.received_at,
                     stored.expires_at,
                     scoped_at=submission.scoped_at if recipient.keys else self._scopes.position,
+                    due_at=submission.release_at or stored.received_at,
                 )
             )
 

@@ -34,6 +34,7 @@ class Lease:
     delay_reported: bool = False
     last_outcome: Outcome | None = None
     scoped_at: int = 0  # which groups the keys know of (Scopes.position)
+    due_at: float = 0.0  # ClaimedRow.due_at
     handed_at: float = 0.0  # when content and final dot of the last attempt were handed to the socket
 
     def completion(
@@ -71,6 +72,7 @@ class Lease:
             tried,
             attempt_seconds,
             held,
+            self.due_at,
         )
 
     @property

@@ -105,6 +105,7 @@ class ClaimedRow:
     campaign_id: int
     last_outcome: Outcome | None
     site: str  # where it goes, as far as is known
+    due_at: float  # as stored while it is leased, which tells this lease from others of the same recipient
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Completion:
     tried: bool = False  # whether a peer, or the lack of one, has answered
     attempt_seconds: float = 0.0
     held: bool = False  # of no final state: set aside instead of queued, because an operator's order says so
+    was_due_at: float = 0.0  # which lease this is about: ClaimedRow.due_at
 
     @property
     def key(self) -> tuple[int, int]:
@@ -159,7 +161,7 @@ class Completion:
             (self.message_id, self.ordinal, state, self.attempts, self.at,
              self.outcome and self.outcome.as_dict(), self.site, self.due_at, self.delay_reported, self.notice,
              self.tenant_id, self.list_id, self.campaign_id, self.person, self.received_at, self.tried,
-             round(self.attempt_seconds, 3), self.held)
+             round(self.attempt_seconds, 3), self.held, self.was_due_at)
         )  # fmt: skip
 
     @classmethod
@@ -269,6 +271,7 @@ class Queue:
                 row["campaign_id"],
                 _outcome(row["last_outcome"]),
                 row["site"] or "",
+                row["due_at"].timestamp(),
             )
             for row in rows
         ]
@@ -379,6 +382,7 @@ class Queue:
             [_milliseconds(c) for c in given_back],
             self._node,
             [_HELD if c.held else _QUEUED for c in given_back],
+            [c.was_due_at for c in given_back],
         )
         rows = await self._fetch(_QUERIES.defer, arguments, connection)
         return {(row[0], row[1]) for row in rows}

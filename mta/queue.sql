@@ -77,7 +77,7 @@ WITH alive AS MATERIALIZED (
     FROM due
     WHERE r.lane = $1 AND r.message_id = due.message_id AND r.ordinal = due.ordinal
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.attempts, r.delay_reported, r.expires_at, r.person,
-        r.address, r.last_outcome, r.site
+        r.address, r.last_outcome, r.site, r.due_at
 )
 SELECT leased.*, m.tenant_id, m.list_id, m.campaign_id, m.received_at
 FROM leased
@@ -167,18 +167,19 @@ RETURNING message_id, ordinal;
 
 -- name: defer
 -- Give leased recipients back with the time of their next attempt; what was an attempt is an event. Only rows that the
--- worker still leases. A row that says this or a later time already was given back before, in a commit whose answer was
--- lost or by a worker that died since, and what leases it now is another lease. So is that of a row with as many attempts
--- as an attempt made of it: a journal holds what was committed long ago too.
+-- worker still leases, by the lease that this is about: one of another due time, or with as many attempts as an attempt
+-- made of it, was given back before, in a commit whose answer was lost or by a worker that died since, and what leases it
+-- now is another lease. A journal holds what was committed long ago too. Times are only compared for being the same: the
+-- clock may have been set back since the claim.
 WITH given AS (
     SELECT *
     FROM unnest(
         $1::smallint[], $2::bigint[], $3::integer[], $4::smallint[], $5::float8[], $6::text[], $7::text[], $8::boolean[],
         $10::boolean[], $11::float8[], $12::text[], $13::smallint[], $14::text[], $15::text[], $16::text[],
-        $17::integer[], $18::integer[], $19::integer[], $20::float8[], $21::integer[], $23::smallint[]
+        $17::integer[], $18::integer[], $19::integer[], $20::float8[], $21::integer[], $23::smallint[], $24::float8[]
     ) AS d (
         lane, message_id, ordinal, attempts, due_at, site, last_outcome, delay_reported, tried, at, status, reply_code,
-        class, remote_mta, diagnostic, tenant_id, list_id, campaign_id, received_at, attempt_ms, state
+        class, remote_mta, diagnostic, tenant_id, list_id, campaign_id, received_at, attempt_ms, state, was_due_at
     )
 ), back AS (
     UPDATE recipient r
@@ -188,7 +189,7 @@ WITH given AS (
     WHERE r.lane = d.lane AND r.message_id = d.message_id AND r.ordinal = d.ordinal AND coalesce(r.worker_id, 0) = $9
         AND (
             r.attempts < d.attempts
-            OR (r.attempts = d.attempts AND r.due_at < to_timestamp(d.due_at) AND (NOT d.tried OR d.attempts = 32000))
+            OR (r.attempts = d.attempts AND r.due_at = to_timestamp(d.was_due_at) AND (NOT d.tried OR d.attempts = 32000))
         )
     RETURNING r.lane, r.message_id, r.ordinal, r.class, r.person, r.address, r.due_at
 ), noted AS (

@@ -681,6 +681,30 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
         assert await e.finals() == {1: 1}
 
 
+@pytest.mark.parametrize("born_leased", [True, False])
+async def test_what_finds_no_room_after_the_clock_was_set_back_is_queued_again(
+    n: Node, clock: Clock, born_leased: bool
+) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}, connections_per_site=0) as e:
+        if not born_leased:
+            e.room._most = 0
+        clock.seconds += 0.123456789
+        route = e.delivery._crossroads._router.route
+
+        async def later(domain: str) -> object:
+            clock.seconds -= 3_600
+            return await route(domain)
+
+        e.delivery._crossroads._router.route = later  # type: ignore[method-assign,assignment]
+        await e.submit("anna@example.net")
+        if not born_leased:
+            e.room._most = 100
+            await e.claim()
+        await e.settled()
+        assert await e.states() == [(0, 0)]
+        assert await e.due() == [0.5]
+
+
 async def test_a_lost_claim_is_given_back_though_others_of_its_message_are_in_hand(
     n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

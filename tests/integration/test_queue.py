@@ -64,7 +64,7 @@ def message(*persons: int, lane: int = LANE, leased_by: int = 0, born: int = 0, 
 
 
 def came_to(row: ClaimedRow, state: FinalState | None = None, **changes: Any) -> Completion:
-    return completion(row.message_id, row.ordinal, state, **changes)
+    return completion(row.message_id, row.ordinal, state, **{"was_due_at": row.due_at, **changes})
 
 
 async def claimed(queue: Queue, *, limit: int = 100, now: float = NOW, lane: int = LANE) -> list[ClaimedRow]:
@@ -76,7 +76,7 @@ async def test_what_was_inserted_is_claimed_with_all_that_its_delivery_needs(que
     await queue.insert([sent])
     first, second = await claimed(queue)
     assert first == ClaimedRow(
-        sent.id, 0, CAMPAIGN, 0, False, NOW + 3_600, NOW - 10.5, -5, b"sealed -5", 7, 9, 3, None, ""
+        sent.id, 0, CAMPAIGN, 0, False, NOW + 3_600, NOW - 10.5, -5, b"sealed -5", 7, 9, 3, None, "", NOW - 10.5
     )
     assert (second.ordinal, second.person) == (1, 6)
     stored = await queue.content(sent.id)
@@ -224,6 +224,21 @@ async def test_what_was_put_off_meanwhile_does_not_make_a_repeated_deferral_take
     assert len(await claimed(queue, now=NOW + 90)) == 1
     assert await queue.defer(given_back) == set()
     assert [row[2] for row in await states(database)] == [1]
+
+
+async def test_what_is_given_back_after_the_clock_was_set_back_is_queued_again(
+    queue: Queue, database: Database
+) -> None:
+    """It is due before the time at which it was claimed. Else it stays leased to a worker that has forgotten it."""
+    await queue.insert([message(5, 6)])
+    first, second = await claimed(queue)
+    earlier = NOW - 3_600
+    given_back = came_to(first, tried=False, attempts=0, outcome=None, at=earlier, due_at=earlier + 30)
+    tried = came_to(second, at=earlier, due_at=earlier + 60)
+    assert await queue.defer([given_back, tried]) == {given_back.key, tried.key}
+    [again] = await claimed(queue, now=earlier + 30)
+    assert await queue.defer([given_back]) == set()
+    assert await queue.finish([came_to(again, FinalState.DELIVERED)]) == {given_back.key}
 
 
 async def test_only_those_of_the_first_due_that_are_for_these_sites_are_put_off(

@@ -38,6 +38,8 @@ completions = st.builds(
     seconds,
     st.booleans(),
     st.integers(0, 10**6).map(lambda milliseconds: milliseconds / 1_000),
+    st.booleans(),
+    seconds,
 )
 
 
