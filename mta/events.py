@@ -229,7 +229,13 @@ class Events:
             await connection.execute(_QUERIES.move, name, *cursor)
 
     async def keep(self, retention_days: int) -> list[str]:
-        """Partitions of the days to come; returns the names of those that were dropped for their age."""
+        """Partitions of the days to come; returns the names of those that were dropped for their age.
+
+        That a delivery cleared what was counted against a person outlives it.
+        """
+        async with self._db.connection() as connection:
+            # a transaction of its own, or its locks would be in the way of the other
+            await connection.execute(_QUERIES.clear_counts, retention_days, timeout=60)
         async with self._db.transaction() as connection:
             return list(await connection.fetchval(_QUERIES.keep, retention_days, timeout=60))
 

@@ -90,6 +90,26 @@ SELECT event_partitions(
     ((now() AT TIME ZONE 'UTC') - make_interval(days => $1))::date, ((now() AT TIME ZONE 'UTC') + interval '7 days')::date
 );
 
+-- name: clear_counts
+-- Forget the counted bounces that a delivery has cleared since, where that is older than the retention: what hygiene.sql's
+-- `earlier` would conclude from it. In order, so that two nodes never wait for each other.
+DELETE FROM bounce_count
+WHERE (person, tenant_id, message_id) IN (
+    SELECT b.person, b.tenant_id, b.message_id
+    FROM bounce_count b
+    WHERE EXISTS (
+        SELECT FROM outcome o
+        WHERE o.person = b.person AND o.tenant_id = b.tenant_id AND o.state = 1 AND o.at >= b.at
+            AND o.at < ((now() AT TIME ZONE 'UTC') - make_interval(days => $1))::date::timestamp AT TIME ZONE 'UTC'
+            AND NOT EXISTS (
+                SELECT FROM bounce_count c
+                WHERE c.person = o.person AND c.tenant_id = o.tenant_id AND c.message_id = o.message_id
+            )
+    )
+    ORDER BY b.person, b.tenant_id, b.message_id
+    FOR UPDATE OF b
+);
+
 -- name: era
 -- Whether this is the server that the positions were made by.
 SELECT system_id = (SELECT system_identifier FROM pg_control_system()) FROM event_era;
