@@ -1,9 +1,9 @@
 """The door to PostgreSQL: a pool whose failures have one name, queries kept in .sql files, and migrations.
 
 Everything that says "no database now" leaves here as DatabaseUnavailable: refused, closed, shutting down, starting up,
-read-only, out of connections or disk, a role without rights, and no answer in time. It is always temporary: its catcher
-defers, answers 4xx or waits. Errors of a statement itself (a constraint, a deadlock, a mistake) leave as asyncpg raises
-them. Raises MigrationError for a schema that is not this version's.
+read-only, out of connections or disk, a role without rights, commits that a crash may undo, and no answer in time. That
+is always temporary: its catcher defers, answers 4xx or waits. Errors of a statement itself (a constraint, a deadlock, a
+mistake) leave as asyncpg raises them. Raises MigrationError for a schema that is not this version's.
 """
 
 import asyncio
@@ -93,7 +93,8 @@ class Database:
         command_timeout_seconds: float = 5.0,
         prepares: bool | None = None,
     ) -> "Database":
-        """Connect, with up to `size` connections; raises DatabaseUnavailable when the first can't be had.
+        """Connect, with up to `size` connections; raises DatabaseUnavailable when the first can't be had, or may lose
+        what it commits (D1).
 
         prepares: whether statements are prepared; None: where there is no pooler. Who says each statement once wants
         False: then nothing is asked here, the first connection is made when it is needed, and that raises.
@@ -106,7 +107,7 @@ class Database:
         }
         with _connecting():
             if prepares is None:
-                prepares = not await _behind_pooler(url, options)
+                prepares = await _server_itself(url, options)
             if not prepares:
                 options |= _NO_PREPARED_STATEMENTS
             # No floor: the pool would try to hold it while the database is away, and log each failure.
@@ -164,17 +165,24 @@ class Database:
         return connection
 
 
-async def _behind_pooler(url: str, options: Mapping[str, Any]) -> bool:
-    """Whether somebody stands between us and the server: he gives each client a number that is no server process's.
+async def _server_itself(url: str, options: Mapping[str, Any]) -> bool:
+    """Whether nobody stands between us and the server: a pooler gives each client a number that is no server process's.
 
-    A statement that was prepared in one transaction is then unknown in the next, or is somebody else's.
+    A statement that was prepared in one transaction is then unknown in the next, or is somebody else's. So is what is
+    set for a session: whether commits wait for the disk is looked at. Raises DatabaseUnavailable where they don't.
     """
     connection = await asyncpg.connect(url, **{**options, **_NO_PREPARED_STATEMENTS})
     try:
-        pid = await connection.fetchval(load_queries("config", "database.sql").backend_pid)
-        return bool(pid != connection.get_server_pid())
+        server = await connection.fetchrow(load_queries("config", "database.sql").server)
+        itself: bool = server["pid"] == connection.get_server_pid()
     finally:
         connection.terminate()
+    if server["synchronous_commit"] == "off":
+        raise DatabaseUnavailable(
+            "synchronous_commit is off: a crash of the server loses mail that got 250, and unsubscribes; turn it on: "
+            "ALTER DATABASE … SET synchronous_commit = on, or the same with ALTER ROLE"
+        )
+    return itself
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:

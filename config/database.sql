@@ -1,8 +1,8 @@
 -- The statements of config/database.py.
 
--- name: backend_pid
--- The number of the server process that answers.
-SELECT pg_backend_pid();
+-- name: server
+-- The number of the server process that answers, and when it says that something is committed.
+SELECT pg_backend_pid() AS pid, current_setting('synchronous_commit') AS synchronous_commit;
 
 -- name: lock_migrations
 -- Let one node at a time take a step; held until the transaction ends, because a session may not be ours alone.

@@ -196,6 +196,19 @@ def test_a_doctor_goes_on_where_there_is_no_database(tmp_path: Path) -> None:
     assert (levels["installation"], levels["data-dir"], levels["master-key"]) == ("failed", "ok", "failed")
 
 
+@pytest.mark.parametrize("command", ["run", "doctor"])
+async def test_commits_that_a_crash_may_undo_are_refused(
+    installation: Installation, database_url: str, command: str
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    await connection.close()
+    done = await asyncio.to_thread(installation.run, command)
+    assert done.returncode == 1
+    assert "database: synchronous_commit is off" in done.stdout + done.stderr
+
+
 def test_a_data_directory_that_can_not_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = heed("tenant", "list", "--set", f"data_dir={tmp_path}/file/x", "--set", "database.url=postgresql:///x")

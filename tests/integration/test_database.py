@@ -234,3 +234,21 @@ async def test_nothing_that_is_stored_is_in_the_text(database: Database) -> None
             await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     assert "reader" not in str(caught.value)
     assert "reader" not in repr(database)
+
+
+@pytest.mark.parametrize("value", ["on", "local", "remote_apply"])
+async def test_a_commit_that_waits_for_the_disk_will_do(database: Database, database_url: str, value: str) -> None:
+    await _set_synchronous_commit(database, value)
+    await (await Database.open(database_url, size=1, application_name="test")).close()
+
+
+async def test_a_database_whose_commits_a_crash_may_undo_is_not_used(database: Database, database_url: str) -> None:
+    await _set_synchronous_commit(database, "off")
+    with pytest.raises(DatabaseUnavailable, match="synchronous_commit is off"):
+        await Database.open(database_url, size=1, application_name="test")
+
+
+async def _set_synchronous_commit(database: Database, value: str) -> None:
+    async with database.connection() as connection:
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {value}')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.database import Database, migrate, migrations
+from config.database import Database, DatabaseUnavailable, migrate, migrations
 from mta.order_store import OrderFeed
 from suppression.digest import MessageClass
 from suppression.gate import Gate, Verdict
@@ -82,3 +82,12 @@ async def test_without_a_pooler_statements_are_prepared(database_url: str) -> No
     async with opened(database_url) as database, database.connection() as connection:
         await connection.fetchval("SELECT 1")
         assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements") == 2
+
+
+async def test_commits_that_a_crash_may_undo_are_noticed(database_url: str) -> None:
+    async with opened(database_url) as direct, direct.connection() as connection:
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    async with pooled(database_url) as url:
+        with pytest.raises(DatabaseUnavailable, match="synchronous_commit is off"):
+            await Database.open(url, size=1, application_name="test")
