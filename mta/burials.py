@@ -21,6 +21,8 @@ from mta.queue import Completion, Queue
 
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 1.0
+# how far the clocks of this machine and of the database may be apart; where it is more, silence buries
+_CLOCK_SECONDS: Final = 2.0
 
 
 class Burials:
@@ -88,7 +90,10 @@ class Burials:
             recorder = self._parts.recorder(Queue(self._parts.database, journal.worker_id, socket.gethostname()))
             for start in range(0, len(completions), _BATCH):
                 await _record(recorder, completions[start : start + _BATCH])
-            registry.reclaimed.inc(await self._parts.queue.bury([journal.worker_id], self._parts.now()))
+            # a database that was made anew or restored gives its ids again: a living worker of a node may have this one
+            last_sign = journal.written_at + _CLOCK_SECONDS
+            reclaimed = await self._parts.queue.bury([journal.worker_id], self._parts.now(), started_before=last_sign)
+            registry.reclaimed.inc(reclaimed)
             replayed = True
         finally:
             journal.close(replayed=replayed)

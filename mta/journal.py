@@ -79,6 +79,11 @@ class DeadJournal:
         self.worker_id = worker_id
         self._descriptor = descriptor
 
+    @property
+    def written_at(self) -> float:
+        """When the last line was written, or the file made."""
+        return os.fstat(self._descriptor).st_mtime
+
     def completions(self) -> list[Completion]:
         """What the worker had learnt, the last word on each recipient only."""
         latest: dict[tuple[int, int], Completion] = {}

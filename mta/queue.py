@@ -10,6 +10,7 @@ A row that is leased is changed by its worker alone: every statement names the w
 is reported as lost, never applied. All statements are single, or one short transaction. Raises DatabaseUnavailable.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -432,10 +433,13 @@ class Queue:
                 return None
             return [row[0] for row in await connection.fetch(_QUERIES.workers, lease_timeout_seconds)]
 
-    async def bury(self, worker_ids: Iterable[int], now: float) -> int:
-        """Forget workers that are known dead; what they leased is queued again. Returns how many recipients."""
+    async def bury(self, worker_ids: Iterable[int], now: float, *, started_before: float = math.inf) -> int:
+        """Forget workers that are known dead; what they leased is queued again. Returns how many recipients.
+
+        started_before: one that started later, by the database's clock, is another of the same id.
+        """
         async with self._db.transaction() as connection:
-            await connection.fetch(_QUERIES.bury, list(worker_ids))
+            await connection.fetch(_QUERIES.bury, list(worker_ids), started_before)
             return _count(await connection.execute(_QUERIES.reclaim, now))
 
     async def silent(self, silent_seconds: float) -> tuple[float, bool]:

@@ -310,8 +310,8 @@ UPDATE worker SET heartbeat_at = clock_timestamp() WHERE id = $1 RETURNING id;
 SELECT id FROM worker WHERE heartbeat_at > clock_timestamp() - make_interval(secs => $1) ORDER BY id;
 
 -- name: bury
--- Forget workers by id: they are known dead.
-DELETE FROM worker WHERE id = ANY ($1::integer[]) RETURNING id;
+-- Forget workers by id that were there at a time already: they are known dead.
+DELETE FROM worker WHERE id = ANY ($1::integer[]) AND started_at <= to_timestamp($2) RETURNING id;
 
 -- name: silent
 -- The time here, and whether a worker of whatever node has been silent for too long.

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -235,9 +236,9 @@ async def test_two_workers_that_die_together_lose_nothing_that_they_had_learnt(
         await record(recorder, batch)
         order.append("learnt")
 
-    async def buried(queue: Queue, worker_ids: Sequence[int], now: float) -> int:
+    async def buried(queue: Queue, worker_ids: Sequence[int], now: float, **more: float) -> int:
         order.append("buried")
-        return await bury(queue, worker_ids, now)
+        return await bury(queue, worker_ids, now, **more)
 
     monkeypatch.setattr(Recorder, "record", recorded)
     monkeypatch.setattr(Queue, "bury", buried)
@@ -248,6 +249,21 @@ async def test_two_workers_that_die_together_lose_nothing_that_they_had_learnt(
     assert order[0] == "learnt"
     assert await ward.events() == [(0, 1)]
     assert await ward.states() == []
+
+
+async def test_a_journal_from_before_the_database_was_made_anew_buries_nobody(ward: Ward) -> None:
+    """The ids of workers begin at 1 again then, and this one's is that of a living worker of another node."""
+    [lease] = await ward.leases("")
+    journals = ward.n.parts.paths.journals
+    left = Journal(journals, ward.queue.worker_id)
+    left.append(replace(ward.settled(lease, Action.DELIVERED), message_id=16))
+    an_hour_ago = time.time() - 3_600
+    os.utime(left.path, (an_hour_ago, an_hour_ago))
+    os.close(left._file)
+    await Burials(ward.n.parts, journals).recover()
+    assert await ward.n.rows("SELECT id FROM worker") == [(ward.queue.worker_id,)]
+    assert await ward.states() == [(0, 1)]
+    assert list(journals.iterdir()) == []
 
 
 @pytest.fixture
