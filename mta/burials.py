@@ -17,6 +17,7 @@ from metrics import registry
 from mta.journal import DeadJournal, dead_journals
 from mta.outcomes import Recorder
 from mta.parts import Parts
+from mta.proof import compare_replayed
 from mta.queue import Completion, Queue
 
 _BATCH: Final = 500
@@ -90,6 +91,7 @@ class Burials:
             recorder = self._parts.recorder(Queue(self._parts.database, journal.worker_id, socket.gethostname()))
             for start in range(0, len(completions), _BATCH):
                 await _record(recorder, completions[start : start + _BATCH])
+                await compare_replayed(self._parts, completions[start : start + _BATCH])
             # a database that was made anew or restored gives its ids again: a living worker of a node may have this one
             last_sign = journal.written_at + _CLOCK_SECONDS
             reclaimed = await self._parts.queue.bury([journal.worker_id], self._parts.now(), started_before=last_sign)

@@ -421,6 +421,11 @@ class Queue:
         rows = await self._fetch(_QUERIES.delivered_since, (since, until), None)
         return [(row["person"], _attempt(row, FinalState.DELIVERED)) for row in rows]
 
+    async def delivered_of(self, persons: Sequence[int], message_ids: Sequence[int]) -> list[tuple[int, Attempt]]:
+        """Deliveries of some messages to some persons, each with its person."""
+        rows = await self._fetch(_QUERIES.delivered_of, (list(persons), list(message_ids)), None)
+        return [(row["person"], _attempt(row, FinalState.DELIVERED)) for row in rows]
+
     async def register(self, node: str) -> int:
         """A new worker id."""
         rows = await self._fetch(_QUERIES.register, (node,), None)

@@ -297,6 +297,12 @@ SELECT person, at, tenant_id, list_id, campaign_id, message_id, message_class, s
 FROM outcome
 WHERE state = 1 AND at >= to_timestamp($1) AND at < to_timestamp($2);
 
+-- name: delivered_of
+-- Which of some persons' mail was delivered, of some messages, to be compared with the log.
+SELECT person, at, tenant_id, list_id, campaign_id, message_id, message_class, status
+FROM outcome
+WHERE state = 1 AND person = ANY ($1::bigint[]) AND message_id = ANY ($2::bigint[]);
+
 -- name: register
 -- A new worker, alive from now on.
 INSERT INTO worker (node) VALUES ($1) RETURNING id;

@@ -13,6 +13,7 @@ import pytest
 
 from bounce.outcome import Action, BounceClass
 from config.database import DatabaseUnavailable
+from metrics import registry
 from mta.burials import Burials
 from mta.identifiers import lane_of
 from mta.intake import Intake, Recipient, Submission
@@ -21,9 +22,10 @@ from mta.lease import Lease, RetryPolicy, settle
 from mta.outcomes import Outcomes, Recorder
 from mta.queue import Completion, FinalState, NewMessage, Queue
 from mta.vault import Address, CampaignKey, Envelope
-from suppression.digest import MessageClass
+from suppression.digest import Kind, MessageClass, Scope
 from tests.support.leases import outcome
 from tests.support.node import Clock, Node, node, until
+from tests.support.suppressions import asked
 
 RAW = b"From: news@example.com\r\nSubject: hello\r\n\r\nhello\r\n"
 POLICY = RetryPolicy((60.0,), 0.0, 600.0)
@@ -264,6 +266,22 @@ async def test_a_journal_from_before_the_database_was_made_anew_buries_nobody(wa
     assert await ward.n.rows("SELECT id FROM worker") == [(ward.queue.worker_id,)]
     assert await ward.states() == [(0, 1)]
     assert list(journals.iterdir()) == []
+
+
+async def test_a_delivery_that_becomes_known_by_a_journal_is_compared_with_the_log(ward: Ward) -> None:
+    """The turn of its time is over when the node is back: nobody else would look at it."""
+    [lease] = await ward.leases("")
+    [entry] = await ward.n.parts.log.append([asked(lease.person, kind=Kind.LEGAL, scope=Scope.EVERYTHING)])
+    journals = ward.n.parts.paths.journals
+    learnt = Journal(journals, ward.queue.worker_id)
+    learnt.append(replace(ward.settled(lease, Action.DELIVERED), at=entry.at + 60))
+    os.close(learnt._file)
+    ward.clock.seconds = entry.at + 3_600
+    compared, late = registry.compared._value.get(), registry.sends_after_suppression._value.get()
+    await Burials(ward.n.parts, journals).recover()
+    assert await ward.events() == [(0, 1)]
+    assert registry.compared._value.get() == compared + 1
+    assert registry.sends_after_suppression._value.get() == late + 1
 
 
 @pytest.fixture
