@@ -444,8 +444,8 @@ class Delivery:
         for site in list(self._sites.values()):
             stopped = self._taken[me] = site.queue.take(partial(self._may_not_go, site.key))
             for number, lease in enumerate(stopped, 1):
-                if not self._stopped(lease, site.key):
-                    site.queue.push(lease)
+                # an order that was lifted meanwhile lets it go on, and its site may be a new one
+                self._place(lease, site.route)
                 if number % _OBEYED_AT_ONCE == 0:
                     await asyncio.sleep(0)
         self._taken.pop(me, None)

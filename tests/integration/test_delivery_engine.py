@@ -10,6 +10,8 @@ import pytest
 
 from config.database import DatabaseUnavailable
 from metrics import registry
+from mta import delivery
+from mta.orders import Standing
 from mta.session import Session
 from mta.vault import Address
 from suppression.digest import MessageClass, Scope
@@ -703,6 +705,37 @@ async def test_what_finds_no_room_after_the_clock_was_set_back_is_queued_again(
         await e.settled()
         assert await e.states() == [(0, 0)]
         assert await e.due() == [0.5]
+
+
+async def test_what_an_order_lets_go_again_leaves_though_its_site_was_forgotten_meanwhile(
+    n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lifted while it is being obeyed, and the site's last connection ends."""
+    gate, pause = asyncio.Event(), asyncio.sleep
+    standing = Standing.GO
+    script = Script().on("DOT", hold(gate), proceed(), times=1)
+    async with (
+        Peer(script) as peer,
+        engine(n, clock, {"example.net": peer.port}, connections_per_site=1, messages_per_connection=1) as e,
+    ):
+        await e.submit(*readers(4))
+        await peer.reached("DOT")
+
+        async def between_two(seconds: float) -> None:
+            nonlocal standing
+            monkeypatch.setattr(asyncio, "sleep", pause)
+            standing = Standing.GO
+            gate.set()
+            await until(lambda: not e.delivery._sites)
+
+        monkeypatch.setattr(delivery, "_OBEYED_AT_ONCE", 1)
+        monkeypatch.setattr(e.delivery, "_standing", lambda *_: standing)
+        monkeypatch.setattr(asyncio, "sleep", between_two)
+        standing = Standing.HOLD
+        await e.delivery._obey()
+        await e.settled()
+        assert await e.finals() == {DELIVERED: 3}
+        assert await e.states() == [(2, 0)]
 
 
 async def test_a_lost_claim_is_given_back_though_others_of_its_message_are_in_hand(
