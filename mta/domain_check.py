@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from mta.dkim_keys import signing_domains
-from mta.resolver import Resolver
+from mta.resolver import Found, Resolver
 from mta.spf import Spf
 
 GMAIL: Final = "Gmail"
@@ -100,11 +100,19 @@ class DomainCheck:
 
     async def _names(self, sender: Sender) -> list[Finding]:
         """PTR of every sending address, and back."""
-        addresses = list(sender.addresses) or list((await self._resolver.addresses(sender.hostname)).values)
-        if not addresses:
+        found = await self._addresses(sender)
+        if found.failure:
+            return [Finding("hostname-address", Level.UNKNOWN, f"addresses of {sender.hostname}: {found.failure}")]
+        if not found.values:
             text = f"{sender.hostname} has no address: set identity.hostname to this node's name, or give --address"
             return [Finding("hostname-address", Level.FAILED, text, ALL)]
-        return [await self._pointer(address, sender.hostname) for address in addresses]
+        return [await self._pointer(address, sender.hostname) for address in found.values]
+
+    async def _addresses(self, sender: Sender) -> Found[str]:
+        """Those that were named, or those of the host name."""
+        if sender.addresses:
+            return Found(tuple(sender.addresses))
+        return await self._resolver.addresses(sender.hostname)
 
     async def _pointer(self, address: str, hostname: str) -> Finding:
         names = await self._resolver.pointers(address)
@@ -112,19 +120,24 @@ class DomainCheck:
             return Finding("ptr", Level.UNKNOWN, f"PTR of {address}: {names.failure}")
         if not names.values:
             return Finding("ptr-missing", Level.FAILED, f"{address} has no PTR record; it should be {hostname}", ALL)
+        failure = ""
         for name in names.values:
-            if address in (await self._resolver.addresses(name)).values:
+            found = await self._resolver.addresses(name)
+            if address in found.values:
                 if name != hostname:
                     text = f"{address} is called {name}, but says {hostname} in EHLO; they should be the same"
                     return Finding("ptr-other-name", Level.WARNING, text, (GMAIL,))
                 return Finding("ptr", Level.OK, f"{address} is {name}, and back", ALL)
+            if found.failure:
+                failure = f"{address} is called {name}, whose addresses can't be had: {found.failure}"
+        if failure:
+            return Finding("ptr", Level.UNKNOWN, failure)
         text = f"{address} is called {names.values[0]}, which does not have that address (no forward confirmation)"
         return Finding("ptr-not-confirmed", Level.FAILED, text, ALL)
 
     async def _spf(self, sender: Sender) -> list[Finding]:
-        addresses = list(sender.addresses) or list((await self._resolver.addresses(sender.hostname)).values)
         found = []
-        for address in addresses:
+        for address in (await self._addresses(sender)).values:
             verdict = await Spf(self._resolver).check(sender.mail_domain, address)
             at = f"SPF of {sender.mail_domain} for {address}"
             match verdict.result:
@@ -191,9 +204,15 @@ class DomainCheck:
                 f"{sender.mail_domain} has no MX: bounces and unsubscribe mail can't come; let it be {sender.hostname}"
             )
             return [Finding("bounce-mx-missing", Level.FAILED, text, ALL)]
-        for mx in found.values:
-            if (await self._resolver.addresses(mx.exchange)).values:
-                return [Finding("bounce-mx", Level.OK, f"mail to {sender.mail_domain} goes to {mx.exchange}", ALL)]
+        failure = ""
+        for exchange in filter(None, (mx.exchange for mx in found.values)):
+            hosts = await self._resolver.addresses(exchange)
+            if hosts.values:
+                return [Finding("bounce-mx", Level.OK, f"mail to {sender.mail_domain} goes to {exchange}", ALL)]
+            if hosts.failure:
+                failure = f"addresses of {exchange}, an MX of {sender.mail_domain}: {hosts.failure}"
+        if failure:
+            return [Finding("bounce-mx", Level.UNKNOWN, failure)]
         text = f"{found.values[0].exchange or 'the null MX'}, the MX of {sender.mail_domain}, has no address"
         return [Finding("bounce-mx-no-address", Level.FAILED, text, ALL)]
 

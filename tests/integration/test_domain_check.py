@@ -5,6 +5,7 @@ import base64
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -104,6 +105,19 @@ async def test_each_wrong_record_has_its_own_finding(
     finding = (await found(changes))[name]
     assert finding.level is level
     assert level is not Level.FAILED or finding.demanded_by == ALL
+
+
+@pytest.mark.parametrize("addresses", [(), ("192.0.2.1",)])
+async def test_what_no_name_server_answers_is_unknown(addresses: tuple[str, ...]) -> None:
+    sender = replace(SENDER, addresses=addresses)
+    findings = await found({HOST: FAIL, "1.2.0.192.in-addr.arpa": ["300 PTR mx.example.org."]}, sender)
+    asked = "ptr" if addresses else "hostname-address"
+    assert {findings[name].level for name in (asked, "bounce-mx")} == {Level.UNKNOWN}
+
+
+async def test_a_null_mx_is_no_question_to_a_name_server() -> None:
+    records = ['300 TXT "v=spf1 a:mx.example.org -all"', "300 MX 0 ."]
+    assert (await found({MAIL: records, "": FAIL}))["bounce-mx-no-address"].level is Level.FAILED
 
 
 @pytest.mark.parametrize(("bits", "name"), [(1024, "dkim-weak-key"), (512 * 2 + 1024, "dkim")])
