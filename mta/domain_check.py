@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from mta.dkim_keys import signing_domains
 from mta.resolver import Found, Resolver
-from mta.spf import Spf
+from mta.spf import NOBODY, Spf
 
 GMAIL: Final = "Gmail"
 YAHOO: Final = "Yahoo"
@@ -136,25 +136,43 @@ class DomainCheck:
         return Finding("ptr-not-confirmed", Level.FAILED, text, ALL)
 
     async def _spf(self, sender: Sender) -> list[Finding]:
-        found = []
-        for address in (await self._addresses(sender)).values:
-            verdict = await Spf(self._resolver).check(sender.mail_domain, address)
-            at = f"SPF of {sender.mail_domain} for {address}"
-            match verdict.result:
-                case "pass":
-                    finding = Finding("spf", Level.OK, f"{at}: pass ({verdict.reason})", ALL)
-                case "none":
-                    text = f"{sender.mail_domain} has no SPF record; publish for example: v=spf1 ip4:{address} -all"
-                    finding = Finding("spf-missing", Level.FAILED, text, ALL)
-                case "permerror":
-                    finding = Finding("spf-broken", Level.FAILED, f"{at}: permanent error, {verdict.reason}", ALL)
-                case "temperror":
-                    finding = Finding("spf", Level.UNKNOWN, f"{at}: {verdict.reason}")
-                case result:
-                    text = f"{at}: {result} ({verdict.reason}); the record must name the address"
-                    finding = Finding("spf-not-allowed", Level.FAILED, text, ALL)
-            found.append(finding)
+        """The record by itself, and for every sending address."""
+        addresses = (await self._addresses(sender)).values
+        domain = sender.mail_domain
+        others = await Spf(self._resolver).check(domain, NOBODY)
+        if others.result == "none":
+            named = " ".join(f"ip{6 if ':' in address else 4}:{address}" for address in addresses)
+            text = f"{domain} has no SPF record; publish for example: v=spf1 {named or f'a:{sender.hostname}'} -all"
+            return [Finding("spf-missing", Level.FAILED, text, ALL)]
+        found = [await self._allowed(domain, address) for address in addresses]
+        if others.result == "pass":
+            text = f"the SPF record of {domain} lets anybody send ({others.reason}); let it end with -all or ~all"
+            found.append(Finding("spf-allows-all", Level.WARNING, text, ALL))
+        if others.result == "permerror" and all(finding.level is not Level.FAILED for finding in found):
+            text = f"SPF of {domain} for addresses that it does not name: permanent error, {others.reason}"
+            found.append(Finding("spf-broken", Level.WARNING if found else Level.FAILED, text, ALL))
+        if not found:
+            text = f"{domain} has an SPF record; whether it names the sending address can't be said without one"
+            found.append(Finding("spf", Level.UNKNOWN, others.reason if others.result == "temperror" else text))
         return found
+
+    async def _allowed(self, domain: str, address: str) -> Finding:
+        spf = Spf(self._resolver)
+        verdict = await spf.check(domain, address)
+        at = f"SPF of {domain} for {address}"
+        match verdict.result:
+            case "pass":
+                return Finding("spf", Level.OK, f"{at}: pass ({verdict.reason})", ALL)
+            case "permerror":
+                return Finding("spf-broken", Level.FAILED, f"{at}: permanent error, {verdict.reason}", ALL)
+            case "temperror":
+                return Finding("spf", Level.UNKNOWN, f"{at}: {verdict.reason}")
+            case result if spf.left_out:
+                text = f"{at}: {result}, unless {spf.left_out} allows it, which is not looked up here"
+                return Finding("spf-not-evaluated", Level.WARNING, text, ALL)
+            case result:
+                text = f"{at}: {result} ({verdict.reason}); the record must name the address"
+                return Finding("spf-not-allowed", Level.FAILED, text, ALL)
 
     async def _dkim(self, sender: Sender) -> list[Finding]:
         if not sender.keys:

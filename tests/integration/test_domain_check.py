@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mta.domain_check import ALL, DomainCheck, Finding, Level, PublicKey, Sender
 from mta.resolver import Resolver
-from mta.spf import Spf
+from mta.spf import Spf, Verdict
 from tests.support.dns import FAIL, NameServer
 
 HOST, MAIL = "mx.example.org", "bounces.example.org"
@@ -43,6 +43,7 @@ GOOD = {
     "heed._domainkey.example.com": dkim(KEY),
     "_dmarc.example.com": ['300 TXT "v=DMARC1; p=none; rua=mailto:dmarc@example.com"'],
 }
+WEB = {"web-unreachable", "one-click-unanswered"}
 SENDER = Sender("example.com", MAIL, HOST, (), [PublicKey("example.com", "heed", KEY)], "https://127.0.0.1:1")
 
 
@@ -80,6 +81,18 @@ async def test_a_domain_that_is_ready() -> None:
         ({MAIL: ['300 TXT "v=spf1 ip4:198.51.100.0/24 -all"']}, "spf-not-allowed", Level.FAILED),
         ({MAIL: ['300 TXT "v=spf1 -all"', '300 TXT "v=spf1 +all"']}, "spf-broken", Level.FAILED),
         ({MAIL: ['300 TXT "v=spf1 ipv4:192.0.2.1 -all"']}, "spf-broken", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 ip4:192.0.2.300 +all"']}, "spf-broken", Level.FAILED),
+        ({MAIL: ['300 TXT "v=spf1 a:mx.example.org +all"']}, "spf-allows-all", Level.WARNING),
+        ({MAIL: ['300 TXT "v=spf1 ip4:0.0.0.0/0 -all"']}, "spf-allows-all", Level.WARNING),
+        ({MAIL: ['300 TXT "v=spf1 ip4:192.0.2.1 include:gone.example.org -all"']}, "spf-broken", Level.WARNING),
+        ({MAIL: ['300 TXT "v=spf1 exists:%{i}._spf.example.org -all"']}, "spf-not-evaluated", Level.WARNING),
+        ({MAIL: ['300 TXT "v=spf1 ptr -all"']}, "spf-not-evaluated", Level.WARNING),
+        ({HOST: None, MAIL: None}, "spf-missing", Level.FAILED),
+        ({HOST: None, MAIL: ['300 TXT "v=spf1 ipv4:192.0.2.1 -all"']}, "spf-broken", Level.FAILED),
+        ({HOST: None, MAIL: ['300 TXT "v=spf1 mx +all"']}, "spf-allows-all", Level.WARNING),
+        ({HOST: None}, "spf", Level.UNKNOWN),
+        ({HOST: FAIL}, "spf", Level.UNKNOWN),
+        ({MAIL: FAIL}, "spf", Level.UNKNOWN),
         ({MAIL: ['300 TXT "v=spf1 a:mx.example.org -all"']}, "bounce-mx-missing", Level.FAILED),
         ({MAIL: ["300 MX 10 gone.example.org."]}, "bounce-mx-no-address", Level.FAILED),
         ({"heed._domainkey.example.com": None}, "dkim-missing", Level.FAILED),
@@ -107,12 +120,19 @@ async def test_each_wrong_record_has_its_own_finding(
     assert level is not Level.FAILED or finding.demanded_by == ALL
 
 
+async def test_the_spf_record_to_publish_names_every_address() -> None:
+    sender = replace(SENDER, addresses=("192.0.2.1", "2001:db8::1"))
+    assert "v=spf1 ip4:192.0.2.1 ip6:2001:db8::1 -all" in (await found({MAIL: None}, sender))["spf-missing"].text
+    assert f"v=spf1 a:{HOST} -all" in (await found({MAIL: None, HOST: None}))["spf-missing"].text
+
+
 @pytest.mark.parametrize("addresses", [(), ("192.0.2.1",)])
 async def test_what_no_name_server_answers_is_unknown(addresses: tuple[str, ...]) -> None:
     sender = replace(SENDER, addresses=addresses)
     findings = await found({HOST: FAIL, "1.2.0.192.in-addr.arpa": ["300 PTR mx.example.org."]}, sender)
     asked = "ptr" if addresses else "hostname-address"
-    assert {findings[name].level for name in (asked, "bounce-mx")} == {Level.UNKNOWN}
+    assert {findings[name].level for name in (asked, "bounce-mx", "spf")} == {Level.UNKNOWN}
+    assert {name for name in findings if findings[name].level is Level.FAILED} == WEB
 
 
 async def test_a_null_mx_is_no_question_to_a_name_server() -> None:
@@ -203,20 +223,73 @@ async def test_a_certificate_that_ends_soon() -> None:
         ("v=spf1 redirect=one.example.org", "pass"),
         ("v=spf1 ip6:2001:db8::/32 ?all", "neutral"),
         ("v=spf1 ~all", "softfail"),
-        ("v=spf1 a:mx.example.org/33 -all", "fail"),
-        ("v=spf1 include:none.example.org -all", "permerror"),
-        ("v=spf1 " + "a:b.example.org " * 11 + "-all", "permerror"),
+        ("v=spf1 a:mx.example.org. -all", "pass"),
+        ("v=spf1 a:other.example.org/24//64 -all", "pass"),
+        ("v=spf1 a:other.example.org -all", "fail"),
+        ("V=SPF1  IP4:192.0.2.1  -ALL", "pass"),
+        ("v=spf1 ip4:192.0.2.77/24 -all", "pass"),
+        ("v=spf1 redirect=one.example.org exp=why.example.org unknown=%{d}", "pass"),
+        ("v=spf1 redirect=one.example.org ~all", "softfail"),
+        ("v=spf1", "neutral"),
+        ("v=spf10 +all", "none"),
+        ("v=spf1 include:two.example.org -all", "fail"),
+        ("v=spf1 exists:%{ir}.%{v}._spf.%{d2} ptr:example.org a:%{d} ?all", "neutral"),
+        ("v=spf1 a:gone.example.org a:gone.example.org -all", "fail"),
+        ("v=spf1 a:fails.example.org +all", "temperror"),
+        ("v=spf1 mx:many.example.org +all", "pass"),
+        ("v=spf1 mx:fails.example.org +all", "temperror"),
+        ("v=spf1 mx:behind.example.org +all", "temperror"),
+        ("v=spf1 include:fails.example.org +all", "temperror"),
+        ("v=spf1 redirect=fails.example.org", "temperror"),
+        ("v=spf1 redirect=gone.example.org", "permerror"),
+        ("v=spf1 include:gone.example.org +all", "permerror"),
+        ("v=spf1 mx:more.example.org +all", "permerror"),
+        ("v=spf1 " + "a:other.example.org " * 10 + "+all", "pass"),
+        ("v=spf1 " + "a:other.example.org " * 11 + "+all", "permerror"),
+        ("v=spf1 " + "a:gone.example.org " * 3 + "+all", "permerror"),
         ("v=spf1 include:loop.example.org -all", "permerror"),
     ],
 )
 async def test_spf(record: str, result: str) -> None:
+    assert (await spf_verdict(record)).result == result
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        "ip4:192.0.2.300", "ip4:192.0.2.1/33", "ip4:192.0.2.1/255.255.255.0", "ip4:192.0.2.1//24", "ip4:2001:db8::1",
+        "ip4:", "ip4", "ip6:192.0.2.1", "ip6:2001:db8::/129", "ip6:fe80::1%25", "a:mx.example.org/33", "a/024",
+        "mx//129", "a:", "a:/24", "a:localhost", "a:mx..example.org", "a:mx.example.123",
+        "a:" + "m" * 64 + ".example.org",
+        "include", "include:", "include:one.example.org/24", "exists", "all:example.org", "all/8", "ptr/24",
+        "ipv4:192.0.2.1", "nonsense", "+-all", "%", "exists:%{x}.example.org", "exists:%{d0}.example.org",
+        "exists:%(d)", "redirect=", "redirect=localhost", "redirect=a.example.org redirect=a.example.org",
+        "exp=a.b exp=a.b", "x=%{", "-redirect=one.example.org",
+    ],
+)  # fmt: skip
+async def test_a_wrong_term_breaks_spf_wherever_it_is(term: str) -> None:
+    for record in (f"v=spf1 {term} +all", f"v=spf1 ip4:192.0.2.1 {term}", f"v=spf1 +all {term}"):
+        verdict = await spf_verdict(record)
+        assert verdict.result == "permerror"
+        assert verdict.reason.startswith("spf.example.org: ")
+
+
+async def spf_verdict(record: str) -> Verdict:
+    """For 192.0.2.1."""
     zone = {
         "spf.example.org": [f'300 TXT "{record}"', "300 MX 5 mx.example.org."],
         "mx.example.org": ["300 A 192.0.2.1"],
+        "other.example.org": ["300 A 192.0.2.99", "300 AAAA 2001:db8::99"],
+        "many.example.org": ["300 MX 5 mx.example.org."] + ["300 MX 5 other.example.org."] * 2,
+        "more.example.org": [f"300 MX {at} other.example.org." for at in range(11)],
+        "behind.example.org": ["300 MX 5 fails.example.org."],
+        "fails.example.org": FAIL,
         "one.example.org": ['300 TXT "v=spf1 ip4:192.0.2.1 -all"'],
+        "two.example.org": ['300 TXT "v=spf1 -all"'],
         "loop.example.org": ['300 TXT "v=spf1 include:loop.example.org"'],
     }
     async with NameServer(zone) as server:
-        spf = Spf(Resolver(nameservers=["127.0.0.1"], port=server.port))
         async with asyncio.timeout(10):
-            assert (await spf.check("spf.example.org", "192.0.2.1")).result == result
+            return await Spf(Resolver(nameservers=["127.0.0.1"], port=server.port)).check(
+                "spf.example.org", "192.0.2.1"
+            )
