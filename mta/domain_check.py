@@ -6,7 +6,6 @@ anywhere. A look-up that fails for now is a finding of its own kind: it says not
 
 import asyncio
 import base64
-import binascii
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -178,7 +177,11 @@ class DomainCheck:
         if not sender.keys:
             text = f"there is no DKIM key for {sender.domain}; `heed dkim new {sender.domain} --tenant …` makes one"
             return [Finding("dkim-no-key", Level.FAILED, text, ALL)]
-        found = [await self._key(key) for key in sender.keys]
+        published = [await self._published(key) for key in sender.keys]
+        alone = all(not isinstance(record, Finding) and record.get("k") == "ed25519" for record in published)
+        found = []
+        for key, record in zip(sender.keys, published, strict=True):
+            found += [record] if isinstance(record, Finding) else _judged(key, record, alone=alone)
         organisation = signing_domains(sender.domain)[-1]
         for key in sender.keys:
             if signing_domains(key.domain)[-1] != organisation:
@@ -186,17 +189,21 @@ class DomainCheck:
                 found.append(Finding("dkim-not-aligned", Level.FAILED, text, ALL))
         return found
 
-    async def _key(self, key: PublicKey) -> Finding:
-        name = f"{key.selector}._domainkey.{key.domain}"
+    async def _published(self, key: PublicKey) -> dict[str, str] | Finding:
+        """The tags of a key's one record, or why there is none to judge."""
+        name = _record_name(key)
         texts = await self._resolver.texts(name)
         if texts.failure:
             return Finding("dkim", Level.UNKNOWN, f"{name}: {texts.failure}")
-        records = [_tags(text) for text in texts.values if "p=" in text]
+        records = [tags for tags in map(_tags, texts.values) if "p" in dict(tags) or ("v", "DKIM1") in tags]
         if not records:
             return Finding("dkim-missing", Level.FAILED, f"{name} has no DKIM record; `heed dkim list` shows it", ALL)
         if len(records) > 1:
             return Finding("dkim-several", Level.FAILED, f"{name} has {len(records)} records, and must have one", ALL)
-        return _judged(name, records[0], key.public_key)
+        tags = dict(records[0])
+        if len(tags) < len(records[0]):
+            return Finding("dkim-broken", Level.FAILED, f"{name} has a tag twice, which makes all of it invalid", ALL)
+        return tags
 
     async def _dmarc(self, sender: Sender) -> list[Finding]:
         organisation = signing_domains(sender.domain)[-1]
@@ -208,7 +215,7 @@ class DomainCheck:
             if len(records) > 1:
                 return [Finding("dmarc-several", Level.FAILED, f"_dmarc.{domain} has several DMARC records", ALL)]
             if records:
-                return _dmarc_findings(domain, _tags(records[0]), sender)
+                return _dmarc_findings(domain, dict(_tags(records[0])), sender)
         text = f"there is no DMARC record; publish at _dmarc.{organisation}: v=DMARC1; p=none; rua=mailto:…"
         return [Finding("dmarc-missing", Level.FAILED, text, ALL)]
 
@@ -278,32 +285,81 @@ class DomainCheck:
         return [Finding("one-click", Level.OK, "one-click unsubscribe is answered by Heed", (GMAIL, YAHOO))]
 
 
-def _judged(name: str, tags: dict[str, str], expected: bytes) -> Finding:
-    """A published DKIM record against the key that signs."""
-    try:
-        published = base64.b64decode("".join(tags.get("p", "").split()), validate=True)
-    except binascii.Error:
-        return Finding("dkim-broken", Level.FAILED, f"{name}: p= is not base64", ALL)
-    if not published:
-        return Finding("dkim-revoked", Level.FAILED, f"{name} has an empty p=: the key is revoked", ALL)
+def _record_name(key: PublicKey) -> str:
+    return f"{key.selector}._domainkey.{key.domain}"
+
+
+def _judged(key: PublicKey, tags: dict[str, str], *, alone: bool) -> list[Finding]:
+    """A published record against the key that signs: what makes it useless, or all warnings, or that it is right.
+
+    alone: there is no RSA key.
+    """
+    name = _record_name(key)
+    wrong = _wrong(tags, key.public_key)
+    if wrong is not None:
+        return [Finding(wrong[0], Level.FAILED, f"{name} {wrong[1]}", ALL)]
+    bits = _rsa_bits(tags)
+    found = []
+    if "y" in _listed(tags.get("t", "")):
+        text = f"{name} says t=y: receivers may ignore the signature"
+        found.append(Finding("dkim-testing", Level.WARNING, text, ALL))
+    if 0 < bits < 2048:
+        text = f"{name} has {bits} bits; 2048 are recommended"
+        found.append(Finding("dkim-weak-key", Level.WARNING, text, (GMAIL,)))
+    if alone:
+        text = f"{name} is Ed25519, which few receivers read; keep an RSA key beside it"
+        found.append(Finding("dkim-only-ed25519", Level.WARNING, text, ALL))
+    kind = f"{bits} bits" if tags.get("k", "rsa") == "rsa" else "Ed25519"
+    return found or [Finding("dkim", Level.OK, f"{name} is published, {kind}", ALL)]
+
+
+def _wrong(tags: dict[str, str], expected: bytes) -> tuple[str, str] | None:
+    """What makes a record useless to receivers (RFC 6376 §3.6.1): the finding's name, and what the record does."""
+    kind = tags.get("k", "rsa")
+    if "v" in tags and next(iter(tags.items())) != ("v", "DKIM1"):
+        return "dkim-broken", "must begin with v=DKIM1"
+    if "p" not in tags:
+        return "dkim-broken", "has no p="
+    if not tags["p"]:
+        return "dkim-revoked", "has an empty p=: the key is revoked"
+    if kind not in ("rsa", "ed25519"):
+        return "dkim-key-type", f"says k={kind}; receivers know rsa and ed25519"
+    if "sha256" not in _listed(tags.get("h", "sha256")):
+        return "dkim-hash", f"says h={tags['h']}, and Heed signs with sha256; take h= out"
+    if not {"*", "email"} & set(_listed(tags.get("s", "*"))):
+        return "dkim-service", f"says s={tags['s']}: the key is not for mail; take s= out"
+    published = _octets(tags)
+    if published is None:
+        return "dkim-broken", "has a p= that is not base64"
     if expected and published != expected:
-        text = f"{name} is another key than the one that signs; `heed dkim list` shows what to publish"
-        return Finding("dkim-other-key", Level.FAILED, text, ALL)
-    if "y" in tags.get("t", "").split(":"):
-        return Finding("dkim-testing", Level.WARNING, f"{name} says t=y: receivers may ignore the signature", ALL)
-    if tags.get("k", "rsa") == "ed25519":
-        text = f"{name} is published; few receivers read Ed25519, so keep an RSA key beside it"
-        return Finding("dkim", Level.OK, text, ALL)
+        return "dkim-other-key", "is another key than the one that signs; `heed dkim list` shows what to publish"
+    bits = _rsa_bits(tags)
+    if kind == "ed25519":
+        return None if len(published) == 32 else ("dkim-broken", f"has {len(published)} octets as Ed25519 key, not 32")
+    if not bits:
+        return "dkim-broken", "has a p= that holds no RSA key"
+    return ("dkim-short-key", f"has {bits} bits; at least 1024 are demanded") if bits < 1024 else None
+
+
+def _octets(tags: dict[str, str]) -> bytes | None:
     try:
-        key = load_der_public_key(published)
+        return base64.b64decode("".join(tags["p"].split()), validate=True)
+    except ValueError:  # of characters beyond ASCII, too
+        return None
+
+
+def _rsa_bits(tags: dict[str, str]) -> int:
+    """The size of the RSA key that is published; 0: it is none."""
+    try:
+        key = load_der_public_key(_octets(tags) or b"")
     except (ValueError, UnsupportedAlgorithm):
-        return Finding("dkim-broken", Level.FAILED, f"{name}: p= holds no public key", ALL)
-    bits = key.key_size if isinstance(key, RSAPublicKey) else 0
-    if bits < 1024:
-        return Finding("dkim-short-key", Level.FAILED, f"{name} has {bits} bits; at least 1024 are demanded", ALL)
-    if bits < 2048:
-        return Finding("dkim-weak-key", Level.WARNING, f"{name} has {bits} bits; 2048 are recommended", (GMAIL,))
-    return Finding("dkim", Level.OK, f"{name} is published, {bits} bits", ALL)
+        return 0
+    return key.key_size if isinstance(key, RSAPublicKey) else 0
+
+
+def _listed(value: str) -> list[str]:
+    """A colon-separated list."""
+    return [each.strip() for each in value.split(":")]
 
 
 def _dmarc_findings(domain: str, tags: dict[str, str], sender: Sender) -> list[Finding]:
@@ -321,7 +377,7 @@ def _dmarc_findings(domain: str, tags: dict[str, str], sender: Sender) -> list[F
     return found
 
 
-def _tags(record: str) -> dict[str, str]:
+def _tags(record: str) -> list[tuple[str, str]]:
     """A tag-list (RFC 6376 §3.2)."""
     pairs = (part.partition("=") for part in record.split(";"))
-    return {name.strip().lower(): value.strip() for name, _, value in pairs if name.strip()}
+    return [(name.strip().lower(), value.strip()) for name, _, value in pairs if name.strip()]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mta.domain_check import ALL, DomainCheck, Finding, Level, PublicKey, Sender
@@ -19,20 +19,25 @@ from mta.resolver import Resolver
 from mta.spf import Spf, Verdict
 from tests.support.dns import FAIL, NameServer
 
+SPKI = PublicFormat.SubjectPublicKeyInfo
 HOST, MAIL = "mx.example.org", "bounces.example.org"
 
 
 def public_key(bits: int) -> bytes:
-    return (
-        rsa.generate_private_key(65537, bits).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    )
+    return rsa.generate_private_key(65537, bits).public_key().public_bytes(Encoding.DER, SPKI)
 
 
 KEY = public_key(2048)
+KEY_768 = rsa.RSAPublicNumbers(65537, 2**767 + 1).public_key().public_bytes(Encoding.DER, SPKI)
+ELLIPTIC = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.DER, SPKI)
+ED25519 = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes_raw()
 
 
-def dkim(key: bytes, more: str = "") -> list[str]:
-    value = f"v=DKIM1; k=rsa; {more}p={base64.b64encode(key).decode()}"
+def dkim(key: bytes, more: str = "", kind: str = "rsa") -> list[str]:
+    return dkim_text(f"v=DKIM1; k={kind}; {more}p={base64.b64encode(key).decode()}")
+
+
+def dkim_text(value: str) -> list[str]:
     return ["300 TXT " + " ".join(f'"{value[at : at + 255]}"' for at in range(0, len(value), 255))]
 
 
@@ -138,6 +143,48 @@ async def test_what_no_name_server_answers_is_unknown(addresses: tuple[str, ...]
 async def test_a_null_mx_is_no_question_to_a_name_server() -> None:
     records = ['300 TXT "v=spf1 a:mx.example.org -all"', "300 MX 0 ."]
     assert (await found({MAIL: records, "": FAIL}))["bounce-mx-no-address"].level is Level.FAILED
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "level"),
+    [
+        (dkim(b"\0\0\0", kind="ed25519"), "dkim-broken", Level.FAILED),
+        (dkim(KEY, kind="ed25519"), "dkim-broken", Level.FAILED),
+        (dkim(b"\0\0\0"), "dkim-broken", Level.FAILED),
+        (dkim(ED25519), "dkim-broken", Level.FAILED),
+        (dkim(ELLIPTIC), "dkim-broken", Level.FAILED),
+        (dkim(KEY, "p=AAAA; "), "dkim-broken", Level.FAILED),
+        (dkim_text("v=DKIM1; k=rsa"), "dkim-broken", Level.FAILED),
+        (dkim_text("v=DKIM1; k=rsa p=AAAA"), "dkim-broken", Level.FAILED),
+        (dkim_text("v=DKIM2; p=AAAA"), "dkim-broken", Level.FAILED),
+        (dkim_text("k=rsa; v=DKIM1; p=AAAA"), "dkim-broken", Level.FAILED),
+        (dkim_text("v=spf1 exp=example.org"), "dkim-missing", Level.FAILED),
+        (dkim(KEY, kind="dsa"), "dkim-key-type", Level.FAILED),
+        (dkim(KEY, "h=sha1; "), "dkim-hash", Level.FAILED),
+        (dkim(KEY, "h=sha1 : sha256; "), "dkim", Level.OK),
+        (dkim(KEY, "s=tlsrpt; "), "dkim-service", Level.FAILED),
+        (dkim(KEY, "s=tlsrpt:email; "), "dkim", Level.OK),
+        (dkim(KEY, "s=*; "), "dkim", Level.OK),
+        (dkim(b"\0\0\0", "t=y; "), "dkim-broken", Level.FAILED),
+        (dkim(KEY_768), "dkim-short-key", Level.FAILED),
+        (dkim(public_key(1024), "t=s:y; "), "dkim-testing", Level.WARNING),
+        (dkim(public_key(1024), "t=y; "), "dkim-weak-key", Level.WARNING),
+    ],
+)
+async def test_what_makes_a_dkim_record_useless(record: list[str], name: str, level: Level) -> None:
+    sender = replace(SENDER, keys=[PublicKey("example.com", "heed")])
+    findings = await found({"heed._domainkey.example.com": record}, sender)
+    assert findings[name].level is level
+    assert level is Level.OK or "dkim" not in findings
+
+
+async def test_ed25519_alone_is_read_by_few() -> None:
+    zone = {"ed._domainkey.example.com": dkim(ED25519, kind="ed25519")}
+    key = PublicKey("example.com", "ed", ED25519)
+    alone = await found(zone, replace(SENDER, keys=[key]))
+    assert (alone["dkim-only-ed25519"].level, "dkim" in alone) == (Level.WARNING, False)
+    both = await found(zone, replace(SENDER, keys=[*SENDER.keys, key]))
+    assert (both["dkim"].level, "dkim-only-ed25519" in both) == (Level.OK, False)
 
 
 @pytest.mark.parametrize(("bits", "name"), [(1024, "dkim-weak-key"), (512 * 2 + 1024, "dkim")])
