@@ -6,6 +6,7 @@ anywhere. A look-up that fails for now is a finding of its own kind: it says not
 
 import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -251,6 +252,8 @@ class DomainCheck:
             text = f"the certificate of {host}:{port} is not accepted: {error.verify_message}"
             return [Finding("web-certificate", Level.FAILED, text, (GMAIL, YAHOO))]
         except (OSError, TimeoutError) as error:
+            if _unanswered(error):
+                return [Finding("web-certificate", Level.UNKNOWN, f"no name server says where {host} is")]
             text = f"no TLS connection to {host}:{port} ({type(error).__name__}): one-click can't work"
             return [Finding("web-unreachable", Level.FAILED, text, (GMAIL, YAHOO))]
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -274,6 +277,8 @@ class DomainCheck:
             ):
                 status, server = answer.status, answer.headers.get("Server", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if _unanswered(error):
+                return [Finding("one-click", Level.UNKNOWN, f"no name server says where {sender.web_url} is")]
             text = f"a one-click POST to {sender.web_url} is not answered ({type(error).__name__})"
             return [Finding("one-click-unanswered", Level.FAILED, text, (GMAIL, YAHOO))]
         if 300 <= status < 400:
@@ -283,6 +288,12 @@ class DomainCheck:
             text = f"{sender.web_url} answers HTTP {status} and is not Heed's web listener"
             return [Finding("one-click-elsewhere", Level.FAILED, text, (GMAIL, YAHOO))]
         return [Finding("one-click", Level.OK, "one-click unsubscribe is answered by Heed", (GMAIL, YAHOO))]
+
+
+def _unanswered(error: BaseException) -> bool:
+    """Whether the system's resolver had no answer: it may have one later."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
 
 
 def _record_name(key: PublicKey) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -207,6 +208,24 @@ async def test_alignment() -> None:
 async def test_nobody_answers_at_the_web_address() -> None:
     findings = await found({})
     assert findings["web-unreachable"].demanded_by == findings["one-click-unanswered"].demanded_by == ("Gmail", "Yahoo")
+
+
+@pytest.mark.parametrize(
+    ("code", "levels"),
+    [
+        (socket.EAI_AGAIN, {"web-certificate": Level.UNKNOWN, "one-click": Level.UNKNOWN}),
+        (socket.EAI_NONAME, dict.fromkeys(WEB, Level.FAILED)),
+    ],
+)
+async def test_the_web_address_has_a_name_server_too(
+    code: int, levels: dict[str, Level], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    findings = await found({}, replace(SENDER, web_url="https://web.example.org"))
+    assert {name: findings[name].level for name in levels} == levels
 
 
 @asynccontextmanager
