@@ -2,7 +2,8 @@
 
 A batch is sent, and only when the receiver has said 2xx the cursor moves; then comes the next. So everything arrives at
 least once, in order, and a receiver that is down, slow or wrong holds up nobody but itself. Deliveries that fail are
-tried again with a growing wait, for ever: what is lost is only what has left the database by then (events.retention).
+tried again with a growing wait, for ever: what is lost is only what has left the database by then (events.retention),
+and a single event that is answered with 413 again and again.
 """
 
 import asyncio
@@ -87,9 +88,13 @@ class Courier:
                 events, behind = await self._events.of_tenant(webhook.tenant_id, ahead, size)
                 wanted = [event for event in events if not webhook.types or event.type in webhook.types]
                 if wanted:
-                    size = await self._deliver(session, webhook, wanted, size)
-                    if size < len(wanted):
+                    if not await self._deliver(session, webhook, wanted):
+                        if len(wanted) == 1:
+                            await self._pass_over(webhook, wanted[0], behind)
+                            return
+                        size = len(events) // 2
                         continue
+                    size = min(self._batch, size * 2)
                 if wanted or time.monotonic() - renewed > _RENEW_SECONDS:
                     if not await self._webhooks.advance(webhook, behind, sent=len(wanted), seconds=LEASE_SECONDS):
                         return
@@ -103,19 +108,30 @@ class Courier:
         except DatabaseUnavailable:
             await self._sleep(self._poll)  # the lease runs out, if it could not be given up
 
-    async def _deliver(
-        self, session: aiohttp.ClientSession, webhook: Webhook, events: Sequence[Event], size: int
-    ) -> int:
-        """Send a batch; returns how many events one may have. Less than there were: it was too large to be taken."""
+    async def _deliver(self, session: aiohttp.ClientSession, webhook: Webhook, events: Sequence[Event]) -> bool:
+        """Send a batch; False when it was too large to be taken. Raises Refused."""
         records = await self._records.records(events, addresses=webhook.addresses)
         body = orjson.dumps({"webhook": webhook.id, "events": records})
         status = await self.post(session, webhook, f"{webhook.id}-{events[0].uid}-{events[-1].uid}", body)
-        if status == 413 and len(events) > 1:
-            return len(events) // 2
+        if status == 413:
+            return False
         if not 200 <= status < 300:
             raise Refused(f"HTTP {status}")
         registry.webhook_events.inc(len(events))
-        return max(size, min(self._batch, size * 2))
+        return True
+
+    async def _pass_over(self, webhook: Webhook, event: Event, behind: Cursor) -> None:
+        """An event that is too large even alone: it is left out when it was tried after every wait.
+
+        The longest wait comes then too, so that a receiver that takes nothing at all loses one event in that time.
+        """
+        if webhook.failures < len(self._waits):
+            raise Refused("HTTP 413 to a single event")
+        LOG.error(
+            "an event is left out, for the webhook takes nothing of its size", webhook=webhook.id, left_out=event.uid
+        )
+        if await self._webhooks.advance(webhook, behind, sent=0, seconds=LEASE_SECONDS):
+            raise Refused(f"HTTP 413 to event {event.uid} alone, which is left out")
 
     async def post(self, session: aiohttp.ClientSession, webhook: Webhook, request_id: str, body: bytes) -> int:
         """Send one signed request and return the status; raises Refused when there is none. Follows no redirect."""

@@ -6,6 +6,7 @@ position is the number of its transaction, and readers stop below the oldest tra
 what commits late is never behind a cursor. The events of one recipient keep their order. Raises DatabaseUnavailable.
 """
 
+import heapq
 import itertools
 from collections import deque
 from collections.abc import Sequence
@@ -114,23 +115,23 @@ class Events:
         self._log_upto = 0
 
     async def of_tenant(self, tenant_id: int, cursor: Cursor, limit: int) -> tuple[list[Event], Cursor]:
-        """The next events of a tenant in their order, and the cursor behind them."""
+        """The next events of a tenant in their order, `limit` at the most, and the cursor behind them."""
         async with self._db.connection() as connection:
             horizon, log_upto = await self._horizon(connection)
             rows = await connection.fetch(
                 _QUERIES.of_tenant, tenant_id, cursor.position, cursor.event_id, limit, horizon
             )
-            return await _with_withdrawals(connection, tenant_id, rows, cursor, log_upto, full=len(rows) == limit)
+            return await _with_withdrawals(connection, tenant_id, rows, cursor, log_upto, limit)
 
     async def of_all(self, cursor: Cursor, limit: int) -> tuple[list[Event], Cursor]:
-        """The next events of all tenants; fewer than there are, where transactions were many."""
+        """The next events of all tenants, likewise; fewer than there are, where transactions were many."""
         async with self._db.connection() as connection:
             horizon, log_upto = await self._horizon(connection)
             rows = await self._window(connection, cursor, cursor.position, limit, horizon)
             if not rows:
                 first = await connection.fetchval(_QUERIES.next_position, cursor.position, horizon)
                 rows = [] if first is None else await self._window(connection, cursor, first, limit, horizon)
-            return await _with_withdrawals(connection, 0, rows, cursor, log_upto, full=len(rows) == limit)
+            return await _with_withdrawals(connection, 0, rows, cursor, log_upto, limit)
 
     async def _window(self, connection: Connection, cursor: Cursor, begin: int, limit: int, horizon: int) -> list[Any]:
         return await connection.fetch(
@@ -249,20 +250,24 @@ class Events:
 
 
 async def _with_withdrawals(
-    connection: Connection, tenant_id: int, rows: Sequence[Any], cursor: Cursor, log_upto: int, *, full: bool
+    connection: Connection, tenant_id: int, rows: Sequence[Any], cursor: Cursor, log_upto: int, limit: int
 ) -> tuple[list[Event], Cursor]:
-    """Put what the log says among the events; not beyond the last event where more of them are waiting."""
-    events = [_event(row) for row in rows]
-    place = Cursor(rows[-1]["position"], rows[-1]["id"], cursor.log_position) if rows else cursor
-    upto = min(log_upto, place.log_position + _LOG_WINDOW)
-    if upto <= place.log_position:
-        return events, place
-    entries = await connection.fetch(_QUERIES.withdrawals, place.log_position, upto, tenant_id)
-    if full:
-        latest = max(event.at for event in events)
-        entries = list(itertools.takewhile(lambda entry: entry["at"] <= latest, entries))
-        upto = entries[-1]["position"] if entries else place.log_position
-    return _merged(events, [_withdrawal(entry) for entry in entries]), place._replace(log_position=upto)
+    """Put what the log says among the events: of both together the first, as many as a page may have."""
+    upto = min(log_upto, cursor.log_position + _LOG_WINDOW)
+    entries: Sequence[Any] = []
+    if upto > cursor.log_position:
+        entries = await connection.fetch(_QUERIES.withdrawals, cursor.log_position, upto, tenant_id, limit)
+    # a beginning of each, whatever their clocks say: that is what a cursor can name
+    both = heapq.merge(map(_event, rows), map(_withdrawal, entries), key=lambda event: event.at)
+    taken = list(itertools.islice(both, limit))
+    events = [event for event in taken if event.type not in WITHDRAWALS.values()]
+    withdrawals = [event for event in taken if event.type in WITHDRAWALS.values()]
+    if events:
+        last = rows[len(events) - 1]
+        cursor = cursor._replace(position=last["position"], event_id=last["id"])
+    if len(withdrawals) < len(entries) or len(entries) == limit:
+        upto = entries[len(withdrawals) - 1]["position"] if withdrawals else cursor.log_position
+    return _merged(events, withdrawals), cursor._replace(log_position=max(upto, cursor.log_position))
 
 
 def _event(row: Any) -> Event:

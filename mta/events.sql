@@ -57,7 +57,8 @@ SELECT l.position, l.at, l.kind, l.tenant_id, CASE WHEN l.scope = 4 THEN 0 ELSE 
     l.message_id, l.person, l.channel, l.reason
 FROM suppression_log l
 WHERE l.position > $1 AND l.position <= $2 AND l.action = 1 AND l.kind IN (1, 2) AND ($3 = 0 OR l.tenant_id = $3)
-ORDER BY l.position;
+ORDER BY l.position
+LIMIT $4;
 
 -- name: addresses
 -- The sealed addresses of persons as recipients of messages, for events that came after the recipient was final.

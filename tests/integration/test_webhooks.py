@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,56 @@ async def test_a_batch_that_is_too_large_is_split(here: Node) -> None:
         assert [event["recipient"] for event in events] == [f"reader-{number}@example.net" for number in range(12)]
 
 
+async def leave(here: Node, *persons: int) -> None:
+    """These unsubscribe from everything of the tenant's."""
+    tenant = await here.parts.accounts.tenant("acme")
+    await here.parts.log.append([
+        NewEntry(person, Scope.TENANT, Kind.UNSUBSCRIBE, tenant.id, 0, Channel.ONE_CLICK, "token") for person in persons
+    ])  # fmt: skip
+
+
+async def test_an_unsubscribe_among_a_full_batch_goes_with_it(here: Node) -> None:
+    """A batch and one unsubscribe more were taken for one that had been refused, and sent again without end."""
+    hooks = Hooks(here)
+    async with Receiver() as receiver:
+        await hooks.add(receiver.url)
+        for number in range(5):
+            await send(here, f"reader-{number}@example.net")
+            if number == 1:
+                await leave(here, here.person("reader-0@example.net"))
+        async with hooks.running(batch=4):
+            events = await receiver.until(6)
+            await eventually(hooks.sent)
+        assert [event["type"] for event in events] == ["Reception"] * 2 + ["Unsubscribe"] + ["Reception"] * 3
+        assert receiver.taken == events
+
+
+async def test_unsubscribes_alone_are_split_too(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver("refuse", max_bytes=2_000) as receiver:
+        await hooks.add(receiver.url)
+        await leave(here, *range(1, 101))
+        async with hooks.running():
+            events = await receiver.until(100)
+        assert [event["recipient_id"] for event in events] == [f"{person:016x}" for person in range(1, 101)]
+        assert len(receiver.taken) == 100
+
+
+async def test_an_event_that_is_too_large_alone_is_left_out_at_last(here: Node) -> None:
+    hooks = Hooks(here)
+    async with Receiver("refuse", max_bytes=1_000) as receiver:
+        await hooks.add(receiver.url)
+        message_id = await send(here, "anna@example.net")
+        large = replace(LATER, diagnostic="busy " * 200)
+        assert await here.parts.queue.defer([await completion(here, message_id, large)])
+        await send(here, "bob@example.net")
+        async with hooks.running(waits_seconds=[0.01, 0.01, 0.01]):
+            events = await receiver.until(2)
+        assert [event["recipient"] for event in events] == ["anna@example.net", "bob@example.net"]
+        alone = [body for _, body in receiver.requests if b"TransientFailure" in body and b"Reception" not in body]
+        assert len(alone) == 1 + 3
+
+
 async def test_one_slow_receiver_does_not_hold_up_another(here: Node) -> None:
     hooks = Hooks(here)
     async with Receiver("hang") as slow, Receiver() as quick:
@@ -286,6 +337,28 @@ async def test_pages_are_gapless(here: Node) -> None:
             break
         seen += page
     assert len({event.uid for event in seen}) == len(seen) == 7
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+async def test_pages_hold_no_more_than_asked_for_with_what_the_log_says(here: Node, limit: int) -> None:
+    hooks = Hooks(here)
+    tenant = await here.parts.accounts.tenant("acme")
+    for number in range(4):
+        await send(here, f"reader-{number}@example.net")
+        await leave(here, 2 * number + 1, 2 * number + 2)
+    for all_tenants in (False, True):
+        cursor, seen = Cursor(), []
+        while True:
+            read = (
+                hooks.events.of_all(cursor, limit) if all_tenants else hooks.events.of_tenant(tenant.id, cursor, limit)
+            )
+            page, cursor = await read
+            if not page:
+                break
+            assert len(page) <= limit
+            seen += page
+        assert [event.type for event in seen] == ["Reception", "Unsubscribe", "Unsubscribe"] * 4
+        assert [event.person for event in seen if event.type == "Unsubscribe"] == list(range(1, 9))
 
 
 async def test_a_restored_dump_goes_on_above_its_positions(here: Node) -> None:
