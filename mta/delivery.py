@@ -40,6 +40,8 @@ from suppression.scopes import Scopes
 _DELIVERED: Final = {kind: registry.delivered.labels(kind.name.lower()) for kind in MessageClass}
 # how soon a closed gate is looked at again
 _GATE_SECONDS = 0.1
+# bytes of a remote server's reply in what is said about its site
+_REPLY_BYTES = 300
 # leases settled by an order between two looks at the event loop
 _OBEYED_AT_ONCE = 200
 # campaigns that are named as waiting at a site, those with most: what a worker says is a line of bounded length
@@ -463,7 +465,7 @@ class Delivery:
                 "limit": self._limit(),
                 "suspended_until": site.suspended_until,
                 "failures": site.failures,
-                "last_reply": site.last_outcome.diagnostic if site.last_outcome else "",
+                "last_reply": _beginning(site.last_outcome.diagnostic) if site.last_outcome else "",
                 "campaigns": site.queue.campaigns(_CAMPAIGNS_REPORTED),
             }
             for site in busiest[:most]
@@ -570,6 +572,11 @@ class Delivery:
             # a journal that can't be written, or a mistake: this worker must not go on as if nothing had happened
             LOG.critical("a delivery task failed", error=type(error).__name__)
             asyncio.get_running_loop().call_exception_handler({"message": "delivery task failed", "exception": error})
+
+
+def _beginning(reply: str) -> str:
+    """As much of a reply as is shown; a remote server chose it, and its characters."""
+    return reply.encode("utf-8", "replace")[:_REPLY_BYTES].decode("utf-8", "ignore")
 
 
 def _wake(waiter: "asyncio.Future[bool]", work: bool) -> bool:

@@ -48,6 +48,10 @@ _TICK_SECONDS: Final = 1.0
 _COUNT_SECONDS: Final = 5.0
 _PROVE_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 8.0
+# what a worker says of itself in a line is a small part of this
+_LINE_BYTES: Final = 1 << 20
+# a worker speaks twice a second
+_SILENT_SECONDS: Final = 5.0
 # a worker that dies again and again is started again after a growing pause
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
 
@@ -57,22 +61,31 @@ class StartError(Exception):
 
 
 class Child:
-    """A process of ours, with the last thing that it said about itself."""
+    """A process of ours, with the last thing that it said about itself, and for how long it has said nothing since."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, worker_id: int = 0) -> None:
         self.name = name
         self.process = process
         self.worker_id = worker_id
         self.state: dict[str, Any] = {}
+        self.silent_seconds = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says that it is, and has said so lately."""
+        return bool(self.state.get("ready")) and self.silent_seconds < _SILENT_SECONDS
 
     async def listen(self) -> None:
-        """Read what it says, until it ends."""
+        """Read what it says, until it ends. A line that can't be understood says nothing."""
         assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            with suppress(orjson.JSONDecodeError):
+        line = b"\n"
+        while line:
+            # ValueError: it is too long, and dropped as far as it was read; or no JSON, as the rest of it is then
+            with suppress(ValueError):
+                line = await self.process.stdout.readline()
                 said = orjson.loads(line)
                 if isinstance(said, dict):
-                    self.state = said
+                    self.state, self.silent_seconds = said, 0.0
         self.state = {}
 
 
@@ -111,6 +124,7 @@ class Supervisor:
             self._spawn(self._announce(announce))
             self._spawn(self._tend_for_ever())
             self._spawn(self._bury_for_ever())
+            self._spawn(self._watch_for_ever())
             self._tend_the_queue()
             self._spawn(self._count_for_ever())
             self._spawn(self._sample_for_ever())
@@ -275,6 +289,7 @@ class Supervisor:
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
         )
         child = Child(name, process, worker_id)
         self._children.add(child)
@@ -313,6 +328,24 @@ class Supervisor:
             with suppress(DatabaseUnavailable):  # _tend_for_ever says so
                 await self._burials.bury_silent(self._settings.queue.lease_timeout_seconds)
 
+    async def _watch_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.watch()
+
+    def watch(self) -> None:
+        """See to workers that hang, once each second: one that says nothing is not ready, and in the end it is killed.
+
+        Silence is counted in these calls, so that it grows only while this process runs: what stops a whole node or its
+        machine makes nobody silent. A worker speaks without the database too.
+        """
+        for child in [child for child in self._children if child.worker_id]:
+            child.silent_seconds += _TICK_SECONDS
+            if child.silent_seconds >= self._settings.queue.lease_timeout_seconds:
+                LOG.error("a worker hangs, and is killed", worker=child.worker_id, silent=child.silent_seconds)
+                with suppress(ProcessLookupError):
+                    child.process.kill()
+
     async def _prove_for_ever(self) -> None:
         """Compare what was delivered with the log, and sign the log's head once a day."""
         proof = Proof(self._parts, self._paths.heads)
@@ -334,7 +367,7 @@ class Supervisor:
                 registry.database_up.set(1)
                 # the gauge shows the least of all processes: where the log itself is, the workers can't be behind
                 registry.index_position.set(head)
-                registry.workers.set(sum(1 for child in self._children if child.state.get("ready")))
+                registry.workers.set(sum(1 for child in self._children if child.ready))
                 for state in ("queued", "leased", "held"):
                     registry.queued.labels(state).set(counts[state]["recipients"] if state in counts else 0)
                 due = counts["queued"]["next_attempt"] if "queued" in counts else None
@@ -356,10 +389,10 @@ class Supervisor:
         return page(await self._node_state.status(await self._readiness(), workers))
 
     async def _readiness(self) -> dict[str, Any]:
-        workers = [child.state for child in self._children if child.worker_id]
+        workers = [child for child in self._children if child.worker_id]
         expected = self._settings.worker_count
-        ready = sum(1 for state in workers if state.get("ready"))
-        reasons = sorted({reason for state in workers for reason in _reasons(state)})
+        ready = sum(1 for child in workers if child.ready)
+        reasons = sorted({reason for child in workers for reason in _reasons(child)})
         if len(workers) < expected:
             reasons.append("workers are starting")
         return {
@@ -457,8 +490,11 @@ def _hold(host: str, port: int) -> list[socket.socket]:
     return held
 
 
-def _reasons(state: dict[str, Any]) -> Iterator[str]:
-    if not state.get("listening") and not state.get("trouble"):
+def _reasons(child: Child) -> Iterator[str]:
+    state = child.state
+    if child.silent_seconds >= _SILENT_SECONDS:
+        yield f"worker {child.worker_id} has said nothing for {child.silent_seconds:.0f} s"
+    elif not state.get("listening") and not state.get("trouble"):
         yield "workers are starting"
     elif not state.get("fresh"):
         yield f"suppression list is stale: {state.get('trouble') or 'the database does not answer'}"

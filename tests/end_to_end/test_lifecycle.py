@@ -71,6 +71,26 @@ async def test_a_worker_that_is_killed_is_replaced(daemon: Daemon) -> None:
     await deliver(daemon, "anna@example.net")
 
 
+async def test_a_worker_that_hangs_is_named_and_replaced(tmp_path: Path, database_url: str) -> None:
+    settings = {"queue.lease_timeout_seconds": 15}
+    async with running(Daemon(tmp_path / "node", database_url, settings=settings)) as daemon:
+        victim = daemon.worker_pids()[0]
+        os.kill(victim, signal.SIGSTOP)
+
+        async def said(ready: int) -> list[str] | None:
+            shown = json.loads((await daemon.get("/readyz"))[1])
+            return shown["reasons"] if shown["workers"]["ready"] == ready else None
+
+        async def named() -> bool:
+            return any("has said nothing for" in reason for reason in await said(1) or [])
+
+        async def replaced() -> bool:
+            return victim not in daemon.worker_pids() and await said(2) == []
+
+        await daemon.eventually(named, 15, "did not notice that a worker hangs")
+        await daemon.eventually(replaced, 40, "did not replace a worker that hangs")
+
+
 async def test_workers_end_with_their_supervisor_and_the_node_starts_again(daemon: Daemon) -> None:
     workers = daemon.worker_pids()
     daemon.kill_supervisor()

@@ -55,6 +55,31 @@ async def test_the_node_says_what_it_does(tmp_path: Path, database_url: str) -> 
             assert "anna" not in text
 
 
+async def test_what_remote_servers_say_ends_no_node(tmp_path: Path, database_url: str) -> None:
+    """Fifty sites, each with a refusal as long as is kept, in characters of three bytes: more than a pipe holds."""
+
+    async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"421 4.3.2 {'邮件' * 240}\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    servers = [await asyncio.start_server(refuse, "127.0.0.1", 0) for _ in range(50)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    settings = {f"delivery.routes.d{n}.example.net": f"127.0.0.1:{port}" for n, port in enumerate(ports)}
+    async with running(Daemon(tmp_path / "node", database_url, workers=1, settings=settings)) as daemon:
+        readers = [f"anna@d{n}.example.net" for n in range(50)]
+        assert await asyncio.to_thread(submit, daemon.ports.submission, readers, message("news")) == {}
+
+        async def all_shown() -> bool:
+            sites = json.loads((await daemon.get("/state"))[1] or "{}").get("sites", [])
+            return sum("邮件" in site["last_reply"] for site in sites) == 50
+
+        await daemon.eventually(all_shown, 30, "did not show what its sites had said")
+        assert await daemon.stop() == 0
+    for server in servers:
+        server.close()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 async def test_a_browser_shows_it(tmp_path: Path, database_url: str) -> None:
     async with running(Daemon(tmp_path / "node", database_url)) as daemon:
