@@ -377,8 +377,12 @@ class Supervisor:
     async def _sample_for_ever(self) -> None:
         """Keep the last hour of this node's metrics."""
         while True:
-            values = await asyncio.to_thread(read, os.environ[VARIABLE])
-            self._history.add(self._parts.now(), values)
+            try:
+                values = await asyncio.to_thread(read, os.environ[VARIABLE])
+            except Exception as error:  # such as a file that a process was killed before it had written
+                LOG.error("the metrics can't be read", error=type(error).__name__)
+            else:
+                self._history.add(self._parts.now(), values)
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _state(self) -> dict[str, Any]:

@@ -1,11 +1,18 @@
-"""What the supervisor makes of what its children say, of their silence."""
+"""What the supervisor makes of what its children say, of their silence, and of files that it can't read."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from config.settings import Settings
+from metrics.history import read
+from mta.metrics_directory import VARIABLE
 from mta.supervisor import Child, Supervisor
 from tests.support.node import until
 
@@ -77,3 +84,34 @@ for _ in sys.stdin:
         supervisor.watch()
         async with asyncio.timeout(10):
             assert await child.process.wait() == -9
+
+
+async def test_metrics_that_can_not_be_read_are_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed between making a file of metrics and giving it a length leaves an empty one."""
+    empty = tmp_path / "counter_4711.db"
+    empty.touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr("mta.supervisor.SAMPLE_SECONDS", 0.01)
+    failures: list[Exception] = []
+    monkeypatch.setattr("mta.supervisor.read", noting(read, failures))
+    supervisor = supervisor_of()
+    supervisor._parts = SimpleNamespace(now=time.time)  # type: ignore[assignment]
+    sampling = asyncio.create_task(supervisor._sample_for_ever())
+    await until(lambda: failures)
+    empty.unlink()
+    await until(lambda: sampling.done() or supervisor._history.values("x"))
+    assert not sampling.done()
+    sampling.cancel()
+
+
+def noting(work: Callable[[str], dict[str, float]], failures: list[Exception]) -> Callable[[str], dict[str, float]]:
+    """What it does, with its failures remembered."""
+
+    def noted(directory: str) -> dict[str, float]:
+        try:
+            return work(directory)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return noted
