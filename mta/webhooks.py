@@ -15,7 +15,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from config.database import Database, load_queries
-from config.keyring import Keyring
+from config.keyring import Keyring, KeyringError
+from config.log import LOG
 from mta.events import ALL_TYPES, Cursor
 
 _QUERIES: Final = load_queries("mta", "webhooks.sql")
@@ -49,6 +50,7 @@ class Webhooks:
         self._db = database
         self._keyring = keyring
         self._holder = holder
+        self._sealed: set[int] = set()
 
     async def add(
         self, tenant_id: int, url: str, cursor: Cursor, *, types: Sequence[str], addresses: bool
@@ -82,8 +84,16 @@ class Webhooks:
             raise WebhookError(f"there is no webhook {webhook_id}; `heed webhook list` shows them all")
 
     async def lease(self, seconds: float) -> list[Webhook]:
-        """Take what is due and nobody's."""
-        return [self._webhook(row) for row in await self._fetch(_QUERIES.lease, self._holder, seconds)]
+        """Take what is due and nobody's; not what can't be signed here, which is for a node that has the key."""
+        taken = []
+        for row in await self._fetch(_QUERIES.lease, self._holder, seconds, list(self._sealed)):
+            try:
+                taken.append(self._webhook(row))
+            except KeyringError as error:
+                LOG.error("a webhook's secret can't be opened by this node", webhook=row["id"], reason=str(error))
+                self._sealed.add(row["id"])
+                await self._fetch(_QUERIES.leave, self._holder, row["id"])
+        return taken
 
     async def advance(self, webhook: Webhook, cursor: Cursor, *, sent: int, seconds: float) -> bool:
         """Move the cursor from where it was; False when the webhook is another's by now, or was sent back."""

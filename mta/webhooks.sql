@@ -31,12 +31,12 @@ WHERE id = $1
 RETURNING id;
 
 -- name: lease
--- Take the webhooks whose time has come and for which nobody sends.
+-- Take the webhooks whose time has come and for which nobody sends, except some.
 UPDATE webhook
 SET leased_by = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
 WHERE id IN (
     SELECT w.id FROM webhook w
-    WHERE w.next_at <= clock_timestamp() AND w.leased_until < clock_timestamp()
+    WHERE w.next_at <= clock_timestamp() AND w.leased_until < clock_timestamp() AND w.id <> ALL ($3::integer[])
     FOR UPDATE SKIP LOCKED
 )
 RETURNING id, tenant_id, url, secret, types, addresses, position, event_id, log_position, failures;
@@ -62,3 +62,7 @@ WHERE id = $1 AND leased_by = $2;
 -- name: release
 -- Let go of webhooks, for whoever comes next.
 UPDATE webhook SET leased_by = NULL, leased_until = '-infinity' WHERE leased_by = $1;
+
+-- name: leave
+-- Let go of one, for whoever can send for it.
+UPDATE webhook SET leased_by = NULL, leased_until = '-infinity' WHERE leased_by = $1 AND id = $2;

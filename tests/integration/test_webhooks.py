@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
+from config.keyring import Keyring
 from mta.courier import Courier, send_test
 from mta.event_records import Records
 from mta.events import Cursor, Events
@@ -244,6 +245,29 @@ async def test_one_process_at_a_time_sends(here: Node) -> None:
         # sent back, whoever sends: the cursor that it knew does not hold any more
         await two.store.rewind(webhook_id, Cursor(0, 0, 0))
         assert not await two.store.advance(taken, Cursor(9, 9, 9), sent=1, seconds=30)
+
+
+async def test_a_secret_under_a_newer_key_is_for_a_node_that_has_it(
+    here: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The master key was rotated on one node; another has the old file, and sends for the other webhooks."""
+    one, two = Hooks(here, "one"), Hooks(here, "two")
+    two.store = Webhooks(here.database, Keyring({1: bytes(32), 2: bytes(range(32))}), "two")
+    async with Receiver() as newer, Receiver() as older:
+        newer_id, _ = await two.add(newer.url)
+        await one.add(older.url)
+        await send(here, "anna@example.net")
+        async with one.running():
+            await older.until(1)
+            await send(here, "bob@example.net")
+            await older.until(2)
+            assert newer.requests == []
+            (leased,) = await two.store.lease(30)
+            assert leased.id == newer_id
+            await two.store.release()
+            async with two.running():
+                await newer.until(2)
+        assert capsys.readouterr().err.count("can't be opened") == 1
 
 
 async def test_replay_sends_it_all_again(here: Node) -> None:
