@@ -1,11 +1,12 @@
 """What a node does with events while it runs: webhooks, tallies, retention, and the file of events where one is wanted.
 
 Runs in the supervisor, on database connections of its own, so that nothing here can be waited for by mail. Of all nodes
-one at a time sends for a webhook, counts, or writes the file. Never raises for a database that is away.
+one at a time sends for a webhook, counts, or writes the file. None of it ends the node: what fails is tried again.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from config.database import Database, DatabaseUnavailable
@@ -44,16 +45,17 @@ class EventTasks:
         """Before the first worker writes: positions that go on, and partitions. Raises DatabaseUnavailable."""
         if await self._events.check_era():
             LOG.warning("this database was restored from a dump: positions of events go on above the old ones")
-        await self._keep()
+        await self._attempt(self._keep)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._courier.run())
+            group.create_task(self._every(_RETRY_SECONDS, self._courier.run))
             group.create_task(self._every(_KEEP_SECONDS, self._keep))
             group.create_task(self._every(_TALLY_SECONDS, self._tallies.catch_up))
             if self._file is not None:
-                group.create_task(self._file.follow(self._events, self._records))
+                follow = partial(self._file.follow, self._events, self._records)
+                group.create_task(self._every(_RETRY_SECONDS, follow))
 
     async def close(self) -> None:
         """Let go of the database."""
@@ -65,13 +67,20 @@ class EventTasks:
             LOG.info("old events are dropped", days=len(dropped))
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Again and again; what goes on for ever begins again where it failed."""
         while True:
             wait = seconds
             try:
-                await work()
+                await self._attempt(work)
             except DatabaseUnavailable:
                 wait = min(seconds, _RETRY_SECONDS)
-            except Exception as error:
-                # the tasks beside this one must go on
-                LOG.error("a task about events failed", error=type(error).__name__)
             await asyncio.sleep(wait)
+
+    async def _attempt(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Whatever fails here must not end a node that delivers mail. Raises DatabaseUnavailable."""
+        try:
+            await work()
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            LOG.error("a task about events failed", error=type(error).__name__)

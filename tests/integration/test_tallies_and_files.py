@@ -1,5 +1,6 @@
 """What follows the stream of all tenants: counts that count each event once, the file of events, partitions by day."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from bounce.reading import Kind, Reading, Recipient, RecognisedBy
 from mta.answers import notes_of
 from mta.event_file import EventFile
 from mta.event_records import Records
+from mta.event_tasks import EventTasks
 from mta.events import Cursor, Events
 from mta.identifiers import MessageIds
 from mta.tally import Tallies
@@ -22,6 +24,7 @@ from suppression.entry import Channel, NewEntry
 from suppression.tokens import Purpose, Token
 from tests.integration.test_webhooks import LATER, completion, deliver, send
 from tests.support.node import Node, node
+from tests.support.suppressions import opened
 
 
 @pytest.fixture
@@ -144,6 +147,46 @@ async def test_a_day_that_has_events_in_the_default_stays_there(here: Node) -> N
     await deliver(here, await send(here, "anna@example.net"))
     assert await Events(here.database).keep(30) == []
     assert (await here.rows("SELECT count(*) FROM event_default")) == [(2,)]
+
+
+class BadFile(EventFile):
+    """Fails in a way that nobody has foreseen, once, and says when it is followed again."""
+
+    begun = 0
+    again = asyncio.Event()
+
+    async def follow(self, events: Events, records: Records) -> None:
+        self.begun += 1
+        if self.begun == 1:
+            raise ValueError
+        self.again.set()
+        await super().follow(events, records)
+
+
+async def test_what_is_done_with_events_ends_no_node(
+    here: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta.event_tasks._RETRY_SECONDS", 0.01)
+    file = BadFile(tmp_path / "events", "file x", max_bytes=1 << 20, max_files=2)
+    tasks = EventTasks(here.database, here.parts.keyring, holder="x", retention_days=30, file=file)
+    running = asyncio.create_task(tasks.run())
+    again = asyncio.create_task(file.again.wait())
+    async with asyncio.timeout(10):
+        await asyncio.wait([running, again], return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_node_starts_while_another_holds_the_partitions(here: Node, database_url: str) -> None:
+    """As one does that drops an old day, and waits for whoever reads it."""
+    tasks = EventTasks(here.database, here.parts.keyring, holder="x", retention_days=30, file=None)
+    async with opened(database_url) as other, other.transaction() as busy:
+        await busy.execute("LOCK TABLE event_default IN ACCESS EXCLUSIVE MODE")
+        await tasks.prepare()
+    await tasks.prepare()
+    rows = await here.rows("SELECT FROM pg_inherits WHERE inhparent = 'event'::regclass")
+    assert len(rows) == 9
 
 
 async def test_a_worker_of_the_version_before_writes_outcomes(here: Node) -> None:
