@@ -128,9 +128,9 @@ class Delivery:
     # --- what comes in
 
     def stored(self, stored: Stored) -> None:
-        """A submission was committed: deliver those of its recipients that are born leased."""
+        """A submission was committed: deliver those of its recipients that are born leased, unless it is too late."""
         submission = stored.submission
-        if not stored.leased:
+        if not stored.leased or self._draining:
             return
         self._contents.put(stored)
         self._open_recipients[stored.message_id] = len(stored.leased)
@@ -545,20 +545,28 @@ class Delivery:
 
     # --- the end
 
-    async def drain(self, seconds: float) -> None:
-        """Finish what is in transaction, take nothing new; what is left stays leased, and is the caller's to return."""
+    def stop(self) -> None:
+        """Begin nothing from now on: no transaction, no claim. What is accepted still stays leased."""
         self._draining = True
         self.claims.stop()
         for idle in self._idle.values():
             for waiter in idle:
                 _wake(waiter, True)
+
+    async def drain(self, seconds: float) -> None:
+        """Finish what is in transaction, take nothing new; what is left stays leased, and is the caller's to return."""
+        self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
+        await self.abort()
+        await self._outcomes.drain()
+
+    async def abort(self) -> None:
+        """End what goes on still, so that it has no outcomes afterwards."""
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1)
-        await self._outcomes.drain()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

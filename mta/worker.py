@@ -73,6 +73,7 @@ class Worker:
         self._listening = False
         self._servers: list[asyncio.Server] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._delivering: list[asyncio.Task[None]] = []
         self.parts = parts = Parts(settings, database, keyring, worker_id=worker_id, on_appended=self._nudge)
         self._index = Index()
         keeper = BaseKeeper(parts.paths.index, parts.log, on_rebuilt=registry.rebuild_seconds.observe)
@@ -128,14 +129,12 @@ class Worker:
         if not self._stop.is_set():
             await self._listen()
             tasks.append(asyncio.create_task(self._rejections.write_for_ever()))
-            tasks += (
-                [
+            if "delivery" in self._settings.roles:
+                self._delivering = [
                     asyncio.create_task(self._delivery.claims.claim_for_ever()),
                     asyncio.create_task(self._delivery.expire_for_ever()),
                 ]
-                if "delivery" in self._settings.roles
-                else []
-            )
+                tasks += self._delivering
             self._listening = True
         for task in tasks:
             task.add_done_callback(self._task_ended)
@@ -162,15 +161,19 @@ class Worker:
     async def _drain(self) -> None:
         """Take nothing new, finish what was begun, give back the rest."""
         self._listening = False
+        # before anything that may take its time, such as a client that never ends its request
+        self._delivery.stop()
         for server in self._servers:
             server.close()
         for door in self._doors:
             door.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                await asyncio.gather(*(close() for close in self._closers))
-                await self._intake.drain()
-                await self._delivery.drain(_DRAIN_SECONDS / 2)
+                await asyncio.gather(self._finish_requests(), self._delivery.drain(_DRAIN_SECONDS / 2))
+        # the journal is closed below, and what is leased goes to others
+        for task in self._delivering:
+            task.cancel()
+        await asyncio.gather(*self._delivering, self._delivery.abort(), return_exceptions=True)
         await self._receipts.stop()
         await self._watch.stop()
         with suppress(DatabaseUnavailable):
@@ -182,6 +185,10 @@ class Worker:
             with suppress(DatabaseUnavailable):
                 await self.parts.queue.bury([self.parts.queue.worker_id], self.parts.now())
         await self.parts.database.close()
+
+    async def _finish_requests(self) -> None:
+        await asyncio.gather(*(close() for close in self._closers))
+        await self._intake.drain()
 
     # --- what goes on all the time
 

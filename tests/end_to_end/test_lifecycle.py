@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from tests.support.daemon import Daemon, DaemonError, running
+from tests.support.peer import Connection, Peer
+from tests.support.script import Script
 from tests.support.submit import message, submit
 
 
@@ -89,6 +91,50 @@ async def test_a_worker_that_hangs_is_named_and_replaced(tmp_path: Path, databas
 
         await daemon.eventually(named, 15, "did not notice that a worker hangs")
         await daemon.eventually(replaced, 40, "did not replace a worker that hangs")
+
+
+async def test_a_client_that_is_stuck_at_the_end_has_nothing_sent_twice(tmp_path: Path, database_url: str) -> None:
+    """The web listener waits for a request that never ends; delivery must not begin anything in that time."""
+    hurry = asyncio.Event()
+    begun = 0
+
+    async def answer(connection: Connection) -> None:
+        nonlocal begun
+        begun += 1
+        await hurry.wait()
+        await connection.proceed()
+
+    readers = [f"reader-{number}@example.net" for number in range(16)]
+    async with Peer(Script().on("DOT", answer)) as peer:
+        settings = {"delivery.next_hop": f"127.0.0.1:{peer.port}", "delivery.connections_per_site": 4}
+        async with running(Daemon(tmp_path / "node", database_url, workers=1, settings=settings)) as daemon:
+            assert await asyncio.to_thread(submit, daemon.ports.submission, readers, message("news")) == {}
+
+            async def all_busy() -> bool:
+                return begun == 4
+
+            await daemon.eventually(all_busy, 20, "did not use its connections")
+            reader, writer = await asyncio.open_connection("127.0.0.1", daemon.ports.web)
+            writer.write(b"POST /u/x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+            assert b"100" in await reader.readline()
+            stopping = asyncio.create_task(daemon.stop())
+
+            async def closed() -> bool:
+                with socket.socket() as probe:
+                    return probe.connect_ex(("127.0.0.1", daemon.ports.submission)) != 0
+
+            await daemon.eventually(closed, 20, "did not begin to stop")
+            hurry.set()
+            assert await stopping == 0
+            assert begun == 4
+            writer.close()
+            await daemon.start()
+
+            async def all_arrived() -> bool:
+                return set(peer.deliveries()) == set(readers)
+
+            await daemon.eventually(all_arrived, 30, "did not go on")
+            assert set(peer.deliveries().values()) == {1}
 
 
 async def test_workers_end_with_their_supervisor_and_the_node_starts_again(daemon: Daemon) -> None:

@@ -652,6 +652,15 @@ async def test_draining_finishes_what_is_under_way(n: Node, clock: Clock) -> Non
         assert await e.states() == [(1, 0), (1, 0)]
 
 
+async def test_what_is_accepted_too_late_stays_leased(n: Node, clock: Clock) -> None:
+    async with Peer() as peer, engine(n, clock, {"example.net": peer.port}) as e:
+        e.delivery.stop()
+        await e.submit(*readers(3))
+        await e.delivery.drain(5)
+        assert peer.deliveries() == {}
+        assert await e.states() == [(1, 0)] * 3
+
+
 def test_no_address_in_what_a_lease_shows() -> None:
     assert "anna" not in repr(Address("anna@example.net"))
 
