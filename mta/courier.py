@@ -2,8 +2,7 @@
 
 A batch is sent, and only when the receiver has said 2xx the cursor moves; then comes the next. So everything arrives at
 least once, in order, and a receiver that is down, slow or wrong holds up nobody but itself. Deliveries that fail are
-tried again with a growing wait, for ever: what is lost is only what has left the database by then (events.retention),
-and a single event that is answered with 413 again and again.
+tried again with a growing wait, for ever: what is lost is only what has left the database by then (events.retention).
 """
 
 import asyncio
@@ -63,8 +62,7 @@ class Courier:
 
     async def run(self) -> None:
         """Until cancelled; then every lease is given up."""
-        connector = aiohttp.TCPConnector(limit_per_host=2)
-        async with aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session:
+        async with _session(self._timeout) as session:
             try:
                 while True:
                     with suppress(DatabaseUnavailable):
@@ -90,8 +88,7 @@ class Courier:
                 if wanted:
                     if not await self._deliver(session, webhook, wanted):
                         if len(wanted) == 1:
-                            await self._pass_over(webhook, wanted[0], behind)
-                            return
+                            raise Refused("HTTP 413 to a single event")
                         size = len(events) // 2
                         continue
                     size = min(self._batch, size * 2)
@@ -120,19 +117,6 @@ class Courier:
         registry.webhook_events.inc(len(events))
         return True
 
-    async def _pass_over(self, webhook: Webhook, event: Event, behind: Cursor) -> None:
-        """An event that is too large even alone: it is left out when it was tried after every wait.
-
-        The longest wait comes then too, so that a receiver that takes nothing at all loses one event in that time.
-        """
-        if webhook.failures < len(self._waits):
-            raise Refused("HTTP 413 to a single event")
-        LOG.error(
-            "an event is left out, for the webhook takes nothing of its size", webhook=webhook.id, left_out=event.uid
-        )
-        if await self._webhooks.advance(webhook, behind, sent=0, seconds=LEASE_SECONDS):
-            raise Refused(f"HTTP 413 to event {event.uid} alone, which is left out")
-
     async def post(self, session: aiohttp.ClientSession, webhook: Webhook, request_id: str, body: bytes) -> int:
         """Send one signed request and return the status; raises Refused when there is none. Follows no redirect."""
         headers = signed_headers(webhook.secret, request_id, int(time.time()), body)
@@ -142,8 +126,12 @@ class Courier:
                 return answer.status
         except TimeoutError:
             raise Refused("no answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientConnectionError, OSError) as error:
             raise Refused(f"no connection: {type(error).__name__}") from None
+        except (aiohttp.InvalidURL, UnicodeError) as error:
+            raise Refused(f"no request can go to its URL: {type(error).__name__}") from None
+        except aiohttp.ClientError as error:
+            raise Refused(f"no HTTP answer: {type(error).__name__}") from None
 
     async def _put_off(self, webhook: Webhook, error: str) -> None:
         wait = self._waits[min(webhook.failures, len(self._waits) - 1)]
@@ -164,9 +152,17 @@ class Courier:
             LOG.error("a webhook's task failed", error=type(error).__name__)
 
 
+def _session(timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    """For the requests of all webhooks: nothing of one is kept for another, and one that hangs holds up no other at its
+    host. Each sends one request at a time, which bounds the connections.
+    """
+    connector = aiohttp.TCPConnector(limit=0, limit_per_host=0)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout)
+
+
 async def send_test(courier: Courier, webhook: Webhook) -> int:
     """One signed request without events, for `heed webhook test`; its status. Raises Refused."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
+    async with _session(aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)) as session:
         body = orjson.dumps({"webhook": webhook.id, "test": True, "events": []})
         return await courier.post(session, webhook, f"{webhook.id}-test-{time.time_ns()}", body)
 

@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from config.keyring import Keyring
@@ -202,19 +202,67 @@ async def test_unsubscribes_alone_are_split_too(here: Node) -> None:
         assert len(receiver.taken) == 100
 
 
-async def test_an_event_that_is_too_large_alone_is_left_out_at_last(here: Node) -> None:
+async def test_an_event_that_is_too_large_alone_waits_until_it_is_taken(here: Node) -> None:
     hooks = Hooks(here)
-    async with Receiver("refuse", max_bytes=1_000) as receiver:
+    async with Receiver("refuse", max_bytes=100) as receiver:
         await hooks.add(receiver.url)
-        message_id = await send(here, "anna@example.net")
-        large = replace(LATER, diagnostic="busy " * 200)
-        assert await here.parts.queue.defer([await completion(here, message_id, large)])
-        await send(here, "bob@example.net")
+        await send(here, "anna@example.net")
         async with hooks.running(waits_seconds=[0.01, 0.01, 0.01]):
-            events = await receiver.until(2)
-        assert [event["recipient"] for event in events] == ["anna@example.net", "bob@example.net"]
-        alone = [body for _, body in receiver.requests if b"TransientFailure" in body and b"Reception" not in body]
-        assert len(alone) == 1 + 3
+            await receiver.asked(6)
+            (shown,) = await hooks.store.listed()
+            assert "413" in shown["last_error"]
+            receiver.max_bytes = 1 << 20
+            events = await receiver.until(1)
+        assert [event["recipient"] for event in events] == ["anna@example.net"]
+
+
+async def test_webhooks_at_one_host_have_nothing_to_do_with_each_other(here: Node) -> None:
+    """Those that hang hold up no other, and what one is given to remember is told to no other."""
+    hooks, given, hanging = Hooks(here), asyncio.Queue[str | None](), asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await hanging.wait()
+        return web.Response()
+
+    async def take(request: web.Request) -> web.Response:
+        await given.put(request.headers.get("Cookie"))
+        answer = web.Response()
+        answer.set_cookie("seen", request.path.strip("/"))
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/hang{number}", hang)
+    app.router.add_post("/take{number}", take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        # cookies are kept for names only
+        url = f"http://localhost:{runner.addresses[0][1]}"
+        for number in range(4):
+            await hooks.add(f"{url}/hang{number}")
+        for number in range(3):
+            await hooks.add(f"{url}/take{number}")
+        await send(here, "anna@example.net")
+        async with hooks.running(timeout_seconds=30), asyncio.timeout(10):
+            first = [await given.get() for _ in range(3)]
+            await send(here, "bob@example.net")
+            second = [await given.get() for _ in range(3)]
+        assert first + second == [None] * 6
+    finally:
+        hanging.set()
+        await runner.cleanup()
+
+
+async def test_a_url_that_no_request_can_go_to_is_told(here: Node) -> None:
+    hooks = Hooks(here)
+    await hooks.add("https://a..b/")
+    await send(here, "anna@example.net")
+    async with hooks.running(waits_seconds=[0.01]), asyncio.timeout(10):
+        while not (await hooks.store.listed())[0]["last_error"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert "no request can go" in (await hooks.store.listed())[0]["last_error"]
 
 
 async def test_one_slow_receiver_does_not_hold_up_another(here: Node) -> None:
