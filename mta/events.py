@@ -232,10 +232,12 @@ class Events:
     async def keep(self, retention_days: int) -> list[str]:
         """Partitions of the days to come; returns the names of those that were dropped for their age.
 
-        That a delivery cleared what was counted against a person outlives it.
+        That a delivery cleared what was counted against a person outlives it. Raises asyncpg's LockNotAvailableError
+        where another session has a partition for itself.
         """
-        async with self._db.connection() as connection:
-            # a transaction of its own, or its locks would be in the way of the other
+        # a transaction of its own, or its locks would be in the way of the other
+        async with self._db.transaction() as connection:
+            await connection.execute(_QUERIES.wait_little)
             await connection.execute(_QUERIES.clear_counts, retention_days, timeout=60)
         async with self._db.transaction() as connection:
             return list(await connection.fetchval(_QUERIES.keep, retention_days, timeout=60))

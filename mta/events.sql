@@ -91,6 +91,10 @@ SELECT event_partitions(
     ((now() AT TIME ZONE 'UTC') - make_interval(days => $1))::date, ((now() AT TIME ZONE 'UTC') + interval '7 days')::date
 );
 
+-- name: wait_little
+-- A node that starts waits for no lock of another one.
+SET LOCAL lock_timeout = '500ms';
+
 -- name: clear_counts
 -- Forget the counted bounces that a delivery has cleared since, where that is older than the retention: what hygiene.sql's
 -- `earlier` would conclude from it. In order, so that two nodes never wait for each other.
