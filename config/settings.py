@@ -14,6 +14,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*")
+_DATABASE_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(?::[0-9]{1,5})?"
+_DATABASE_URL = re.compile(
+    r"postgres(?:ql)?://(?:[^@/?#\s]*@)?"
+    rf"(?:{_DATABASE_HOST}(?:,{_DATABASE_HOST})*)?(?:/[^?#\s]*)?(?:\?(?:[^=&#\s]+=[^=&#\s]*&?)*)?"
+)
+_LOCAL_PART = re.compile(r"(?=.{1,64}$)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # as mta/accounts.py takes them
+_MAIL_DOMAIN_CHARACTERS = 190  # an address has 254; a token and the at sign need 64 of them
 
 
 class Endpoint(NamedTuple):
@@ -28,8 +36,8 @@ class Endpoint(NamedTuple):
 
 def endpoint(text: str, default_port: int | None = None) -> Endpoint:
     """Read `host:port` or `[IPv6]:port`; with default_port the port may be absent. Raises ValueError."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+))(?::(\d{1,5}))?", text.strip())
-    if match is None or (match[3] is None and default_port is None):
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+))(?::([0-9]{1,5}))?", text.strip())
+    if match is None or (match[3] is None and default_port is None) or not _is_host(match[1], match[2]):
         raise ValueError("is written host:port, or [IPv6 address]:port")
     port = int(match[3]) if match[3] is not None else default_port
     if port is None or not 0 <= port <= 65535:
@@ -37,12 +45,86 @@ def endpoint(text: str, default_port: int | None = None) -> Endpoint:
     return Endpoint(match[1] or match[2], port)
 
 
+def _is_host(address: str | None, name: str) -> bool:
+    return _is_address(address) if address else _HOST_NAME.fullmatch(name) is not None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _checked_endpoint(text: str) -> str:
     return str(endpoint(text))
 
 
+def _destination(text: str, default_port: int) -> Endpoint:
+    """An endpoint that something can be sent to."""
+    place = endpoint(text, default_port)
+    if place.port == 0:
+        raise ValueError("a port to connect to is a number from 1 to 65535")
+    return place
+
+
 def _checked_next_hop(text: str) -> str:
-    return str(endpoint(text, default_port=25))
+    return str(_destination(text, 25))
+
+
+def _checked_nameserver(text: str) -> str:
+    bare = text.count(":") > 1 and "[" not in text
+    try:
+        place = _destination(f"[{text}]" if bare else text, 53)
+    except ValueError:
+        place = None
+    if place is None or not _is_address(place.host):
+        raise ValueError("is the IP address of a DNS server, such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53")
+    return str(place)
+
+
+def _checked_web_url(text: str) -> str:
+    try:
+        _destination(text.removeprefix("https://"), 443)
+    except ValueError:
+        place = ""
+    else:
+        place = text
+    if not place.startswith("https://"):
+        raise ValueError("is written https://host or https://host:port, without a slash at the end")
+    return place
+
+
+def _checked_database(url: SecretStr) -> SecretStr:
+    if not _DATABASE_URL.fullmatch(url.get_secret_value()):
+        raise ValueError("is written postgresql://user:password@host:port/name; in a password, write %40 for an @")
+    return url
+
+
+def _checked_mailbox(text: str) -> str:
+    local, _, domain = text.rpartition("@")
+    if not _LOCAL_PART.fullmatch(local) or not _HOST_NAME.fullmatch(domain):
+        raise ValueError("is a mail address such as postmaster@example.com")
+    return text
+
+
+def _checked_route(text: str) -> str:
+    if not _HOST_NAME.fullmatch(text.removeprefix(".")):
+        raise ValueError("is a domain such as example.com, or .example.com for its subdomains, in A-labels (xn--…)")
+    return text
+
+
+def _checked_tenant(text: str) -> str:
+    if not _TENANT.fullmatch(text):
+        raise ValueError("a tenant's name is 1 to 63 letters, digits, dots, dashes and underscores")
+    return text
+
+
+def _checked_path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("is a path, in which there is no NUL")
+    return path
 
 
 def _checked_host(text: str) -> str:
@@ -58,19 +140,21 @@ def _split(value: object) -> object:
     return value
 
 
+Place = Annotated[Path, AfterValidator(_checked_path)]
 Listen = Annotated[list[Annotated[str, AfterValidator(_checked_endpoint)]], BeforeValidator(_split)]
 HostName = Annotated[str, AfterValidator(_checked_host)]
 NextHop = Annotated[str, AfterValidator(_checked_next_hop)]
+Nameserver = Annotated[str, AfterValidator(_checked_nameserver)]
 
 
 class Section(BaseModel):
     """A table of the configuration; a key that is not below is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Database(Section):
-    url: SecretStr | None = Field(
+    url: Annotated[SecretStr, AfterValidator(_checked_database)] | None = Field(
         None, description="PostgreSQL 15 or later, postgresql://user:password@host/name; unset: one of Heed's own"
     )
     connections: int = Field(6, ge=2, le=100, description="connections of each worker")
@@ -83,18 +167,19 @@ class Identity(Section):
     hostname: HostName = Field("heed.localhost", description="this node's name in EHLO, banners and trace fields")
     mail_domain: HostName = Field(
         "answers.heed.localhost",
+        max_length=_MAIL_DOMAIN_CHARACTERS,
         description="domain of the return path and of unsubscribe addresses; its MX is the inbound listener",
     )
-    web_url: str | None = Field(
-        None,
-        pattern=r"^https://[^\s/<>\"']+$",
-        description="where subscribers reach the web listener, no slash at the end; unset: localhost at its port",
+    web_url: Annotated[str, AfterValidator(_checked_web_url)] | None = Field(
+        None, description="where subscribers reach the web listener, no slash at the end; unset: localhost at its port"
     )
 
 
 class TrustedNetwork(Section):
     network: str = Field(description="addresses that may submit without AUTH, such as 10.1.0.0/16")
-    tenant: str = Field(description="the tenant on whose behalf they submit; made when there is none")
+    tenant: Annotated[str, AfterValidator(_checked_tenant)] = Field(
+        description="the tenant on whose behalf they submit; made when there is none"
+    )
     message_class: Literal["campaign", "transactional"] = Field("campaign", description="class of their mail")
 
     @model_validator(mode="after")
@@ -133,7 +218,9 @@ class Inbound(Section):
     listen: Listen = Field(["127.0.0.1:2525"], description="addresses for bounces, complaints and unsubscribe mail")
     max_message_bytes: int = Field(10_485_760, ge=65_536, le=157_286_400, description="larger messages are refused")
     max_connections: int = Field(1_000, ge=1, le=100_000, description="connections of each worker")
-    forward_to: str | None = Field(None, description="mailbox that gets mail to postmaster and abuse; unset: refused")
+    forward_to: Annotated[str, AfterValidator(_checked_mailbox)] | None = Field(
+        None, description="mailbox that gets mail to postmaster and abuse; unset: refused"
+    )
 
 
 class Web(Section):
@@ -141,8 +228,8 @@ class Web(Section):
 
 
 class Tls(Section):
-    certificate: Path | None = Field(None, description="PEM chain for the listeners; unset: a self-signed one is made")
-    key: Path | None = Field(None, description="PEM private key of that certificate")
+    certificate: Place | None = Field(None, description="PEM chain for the listeners; unset: a self-signed one is made")
+    key: Place | None = Field(None, description="PEM private key of that certificate")
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -168,10 +255,12 @@ class Delivery(Section):
         "sandbox", description="sandbox: everything goes to Heed's own sink; mx: to the recipients' mail exchangers"
     )
     next_hop: NextHop | None = Field(None, description="host:port that gets all mail, instead of sink or MX")
-    routes: dict[str, NextHop] = Field({}, description="next hop by recipient domain, before everything else")
+    routes: dict[Annotated[str, AfterValidator(_checked_route)], NextHop] = Field(
+        {}, description="next hop by recipient domain, before everything else"
+    )
     port: int = Field(25, ge=1, le=65535, description="port of mail exchangers")
-    nameservers: Annotated[list[str], BeforeValidator(_split)] = Field(
-        [], description="DNS servers, host or host:port; unset: the system's"
+    nameservers: Annotated[list[Nameserver], BeforeValidator(_split)] = Field(
+        [], description="IP addresses of DNS servers, each with or without a port; unset: the system's"
     )
     allow_private: bool = Field(False, description="deliver to exchangers on private and loopback addresses too")
     tls: Literal["none", "opportunistic", "required"] = Field("opportunistic", description="STARTTLS towards peers")
@@ -254,7 +343,7 @@ class Events(Section):
     retention_days: int = Field(
         30, ge=1, le=3_650, description="events are dropped after this; a webhook that is down for longer loses some"
     )
-    file_dir: Path | None = Field(
+    file_dir: Place | None = Field(
         None, description="directory for all events as JSON lines, without addresses; unset: none are written"
     )
     file_max_bytes: int = Field(
@@ -277,7 +366,7 @@ class Log(Section):
 class Settings(Section):
     """The whole configuration; frozen, handed down by the composition root."""
 
-    data_dir: Path = Field(Path("var"), description="database, keys, journals, index; relative to where Heed starts")
+    data_dir: Place = Field(Path("var"), description="database, keys, journals, index; relative to where Heed starts")
     workers: int = Field(0, ge=0, le=256, description="worker processes; 0: one for each core")
     roles: Annotated[list[Literal["submission", "inbound", "web", "delivery"]], BeforeValidator(_split)] = Field(
         ["submission", "inbound", "web", "delivery"], min_length=1, description="what this node does"
@@ -304,6 +393,12 @@ class Settings(Section):
         # a worker must have stopped sending before another may take over what it leased
         if self.queue.lease_timeout_seconds < 2 * self.suppression.max_staleness:
             raise ValueError("queue.lease_timeout_seconds is at least twice suppression.max_staleness")
+        return self
+
+    @model_validator(mode="after")
+    def _forwarded_mail_leaves(self) -> Self:
+        if (self.inbound.forward_to or "").lower().endswith(f"@{self.identity.mail_domain}"):
+            raise ValueError("inbound.forward_to must not be at identity.mail_domain: its mail would come back")
         return self
 
     @property
@@ -355,7 +450,8 @@ def default_toml() -> str:
     """The text of config/default.toml: every option with its meaning and default."""
     lines = [
         "# Every option of Heed with its default. Put what you change into a file of your own, given with --config.",
-        "# An option may also be set in the environment (HEED_DELIVERY__NEXT_HOP) or by --set delivery.next_hop=…",
+        "# An option may also be set in the environment (HEED_DELIVERY__NEXT_HOP) or by --set delivery.next_hop=…;",
+        "# a list is written with commas there: --set submission.listen=127.0.0.1:2587,[::1]:2587",
         "",
     ]
     sections: list[tuple[str, type[BaseModel]]] = []

@@ -104,7 +104,7 @@ class Sources:
     def _put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
         if len(path) > 3 and path[:2] == _ROUTES:
             path = (*_ROUTES, ".".join(path[2:]))  # the dots of a domain are no levels
-        if isinstance(value, str) and _takes_structure(path):
+        if isinstance(value, str) and (_takes_structure(path) or value.startswith("[")):
             value = _parsed(value)
         place = self._values
         for part in path[:-1]:
@@ -118,7 +118,7 @@ class Sources:
         self._origins[".".join(path)] = origin
 
     def _explain(self, error: dict[str, Any]) -> str:
-        path = [str(part) for part in error["loc"]]
+        path = [str(part) for part in error["loc"] if part != "[key]"]  # so pydantic says that a key is meant
         key = ".".join(path)
         origin = next((self._origins[k] for k in _prefixes(path) if k in self._origins), None)
         if origin is None:
@@ -152,7 +152,7 @@ def _takes_structure(path: tuple[str, ...]) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """A table or a list of tables given as TOML text."""
+    """A table or a list given as TOML text; what is no TOML, such as [::1]:25, stays as it is."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def run(config: Config = None, overrides: Set = None) -> None:
     """Run the daemon in the foreground until SIGTERM."""
     settings = settings_of(config, overrides)
+    _check_certificate(settings)
     _run_daemon(settings)
 
 
@@ -51,6 +52,7 @@ def _run_daemon(settings: "Settings") -> None:
 def check_config(config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
     """Check the configuration, and print it as it would be used. Exit code 2 when something is wrong."""
     settings = settings_of(config, overrides)
+    _check_certificate(settings)
     values = settings.model_dump(mode="json")
     if as_json:
         print_json(values)
@@ -62,6 +64,16 @@ def check_config(config: Config = None, overrides: Set = None, as_json: Json = F
         else:
             say(f"{name} = {value!r}")
     say("The configuration is valid.")
+
+
+def _check_certificate(settings: "Settings") -> None:
+    """End with exit code 2 where no listener could show the certificate that is named."""
+    from mta.certificate import chain_trouble
+
+    certificate, key = settings.tls.certificate, settings.tls.key
+    if certificate and key and (trouble := chain_trouble(certificate, key)):
+        complain(f"tls.certificate = {certificate}, tls.key = {key}: {trouble}")
+        raise typer.Exit(2)
 
 
 def classify(

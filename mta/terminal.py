@@ -32,7 +32,12 @@ Config = Annotated[
     typer.Option("--config", "-c", help="TOML file, repeatable, later ones win. Default: /etc/heed/heed.toml, if any."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, such as workers=4; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One option, such as workers=4; a list with commas: roles=web,delivery. Repeatable.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

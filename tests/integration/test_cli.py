@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from config.keyring import Keyring
+from mta.certificate import ensure_certificate
 from suppression.digest import Digest, Kind, Scope
 from suppression.entry import Channel, NewEntry
 from suppression.log import SuppressionLog
@@ -163,6 +164,21 @@ def test_check_config_prints_what_would_be_used_and_no_secret() -> None:
     assert "delivery.port = 25" in plain.stdout
     assert json.loads(machine.stdout)["delivery"]["port"] == 25
     assert "hunter2" not in plain.stdout + machine.stdout
+
+
+@pytest.mark.parametrize("command", ["check-config", "run"])
+def test_a_certificate_that_no_listener_could_show_is_wrong_configuration(tmp_path: Path, command: str) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for directory in (one, other):
+        directory.mkdir()
+        ensure_certificate(directory, f"{'a' * 63}.example.com")
+    options = ["--set", f"data_dir={tmp_path}/node", "--set", f"tls.certificate={one}/certificate.pem", "--set"]
+    for key, said in ((tmp_path / "none", "none: No such file"), (other / "key.pem", "its own private key")):
+        done = heed(command, *options, f"tls.key={key}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"tls.key = {key}: " in done.stderr
+        assert said in done.stderr
+    assert heed("check-config", *options, f"tls.key={one}/key.pem").returncode == 0
 
 
 @pytest.mark.parametrize(

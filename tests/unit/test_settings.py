@@ -82,6 +82,26 @@ def test_what_tests_and_benchmarks_set_is_no_option() -> None:
         ("delivery.routes.example.com=a b", "delivery.routes.example.com = 'a b': is written host:port"),
         ('submission.trusted_networks=[{network = "10.1.0.1/16", tenant = "a"}]', "is written like 10.1.0.0/16"),
         ("roles=all", "roles"),
+        ("submission.listen=a..b:25", "is written host:port, or [IPv6 address]:port"),
+        ("delivery.next_hop=[:::]", "is written host:port, or [IPv6 address]:port"),
+        ("delivery.next_hop=mx.example.com:0", "a port to connect to is a number from 1 to 65535"),
+        ("delivery.routes.a b=mx.example.com", "delivery.routes.a b = 'a b': is a domain such as example.com"),
+        ("delivery.nameservers=127.0.0.1:9x", "delivery.nameservers.0 = '127.0.0.1:9x': is the IP address of a DNS"),
+        ("delivery.nameservers=192.0.2.53,dns.example.com", "delivery.nameservers.1 = 'dns.example.com': is the IP"),
+        ("delivery.nameservers=192.0.2.53:0", "is the IP address of a DNS server, such as 192.0.2.53"),
+        ("database.url=foo", "database.url: is written postgresql://user:password@host:port/name"),
+        ("database.url=postgresql://heed:a@b@db/heed", "write %40 for an @"),
+        ("database.url=postgresql://heed@db:many/heed", "is written postgresql://user:password@host:port/name"),
+        ("database.url=postgresql://db/heed?sslmode", "is written postgresql://user:password@host:port/name"),
+        ("inbound.forward_to=x", "is a mail address such as postmaster@example.com"),
+        ("inbound.forward_to=x@answers.heed.localhost", "must not be at identity.mail_domain"),
+        ("identity.web_url=https://example.com:99999", "is written https://host or https://host:port"),
+        ("identity.web_url=https://example.com/", "is written https://host or https://host:port"),
+        (f"identity.mail_domain={'.'.join(['a' * 60] * 4)}", "at most 190 characters"),
+        ("events.file_dir=a\0b", "is a path, in which there is no NUL"),
+        ("delivery.idle_seconds=nan", "finite"),
+        ("delivery.delay_notice_seconds=inf", "finite"),
+        ('submission.trusted_networks=[{network = "10.1.0.0/16", tenant = "a b"}]', "a tenant's name is 1 to 63"),
     ],
 )
 def test_a_mistake_is_reported_with_its_place_and_what_would_be_right(override: str, said: str) -> None:
@@ -154,6 +174,36 @@ def test_lists_may_be_written_with_commas() -> None:
     settings = load([], ["submission.listen=127.0.0.1:1, [::1]:2", "delivery.retry_seconds=5,10"], {})
     assert settings.submission.listen == ["127.0.0.1:1", "[::1]:2"]
     assert settings.delivery.retry_seconds == [5.0, 10.0]
+
+
+def test_lists_may_be_written_as_in_a_file() -> None:
+    settings = load([], ['submission.listen=["127.0.0.1:1", "[::1]:2"]', "inbound.listen=[::1]:3", "roles=['web']"], {})
+    assert (settings.submission.listen, settings.inbound.listen) == (["127.0.0.1:1", "[::1]:2"], ["[::1]:3"])
+    assert settings.roles == ["web"]
+
+
+def test_name_servers_are_addresses_with_or_without_a_port() -> None:
+    given = "delivery.nameservers=192.0.2.53, 2001:db8::53, [2001:db8::53], [2001:db8::53]:5353"
+    servers = load([], [given], {}).delivery.nameservers
+    assert servers == ["192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::53]:53", "[2001:db8::53]:5353"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///heed", "postgres://db", "postgresql://heed:hunter%402@db.example.com:5432/heed",
+        "postgresql://heed@/postgres?host=%2Fvar%2Flib&port=5432", "postgresql://heed@/postgres?host=/var/lib/x",
+        "postgresql://a:5432,[2001:db8::1]:5433/heed?sslmode=verify-full&target_session_attrs=read-write",
+    ],
+)  # fmt: skip
+def test_what_asyncpg_takes_is_a_database(url: str) -> None:
+    database = load([], [f"database.url={url}"], {}).database
+    assert database.url is not None
+    assert database.url.get_secret_value() == url
+
+
+def test_mail_to_postmaster_may_go_to_any_mailbox_elsewhere() -> None:
+    assert load([], ["inbound.forward_to=post.master+heed@example.com"], {}).inbound.forward_to is not None
 
 
 def test_an_empty_text_switches_an_option_off() -> None:
