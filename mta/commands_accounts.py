@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from config.failure import Failed
-from mta.terminal import Config, Json, Set, operator, print_json, run_with_parts, say, settings_of, table
+from mta.terminal import Config, Json, Set, complain, operator, print_json, run_with_parts, say, settings_of, table
 
 tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
 groups = typer.Typer(help="Groups of tenants that share one policy.", no_args_is_help=True)
@@ -19,8 +19,13 @@ OfTenant = Annotated[str, typer.Option("--tenant", help="Whose domain it is.")]
 
 @tenants.command("add")
 def tenant_add(name: TenantName, config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
-    """Make a tenant."""
-    tenant = run_with_parts(settings_of(config, overrides), lambda parts: parts.accounts.add_tenant(name))
+    """Make a tenant; before the first start also the installation, with its database and master key."""
+    from mta.installation import missing
+
+    settings = settings_of(config, overrides)
+    if missing(settings):
+        complain(f"A new installation is made in {settings.data_dir.absolute()}.")
+    tenant = run_with_parts(settings, lambda parts: parts.accounts.add_tenant(name), founds=True)
     if as_json:
         print_json({"id": tenant.id, "name": tenant.name})
     else:

@@ -84,7 +84,6 @@ def doctor(config: Config = None, overrides: Set = None, as_json: Json = False) 
         return found
 
     running = _is_running(paths.lock)
-    # first: opening the database makes keys and directories where there are none
     try:
         findings = attempt_with_parts(settings, look)
     except Failed as error:

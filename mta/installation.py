@@ -1,7 +1,9 @@
 """An installation: where it is, whose database it has, and what needs no more than these: orders, the queue counted.
 
-Commands that read and order no more than that don't wait for what handles accounts and mail to be imported. Raises what
-config.database raises, KeyringError, WrongInstallation, and PostgresError where Heed's own database can't be started.
+Commands that read and order no more than that don't wait for what handles accounts and mail to be imported. A command
+makes no installation unless that is what it is for: in the wrong directory it would answer from an empty one. Raises what
+config.database raises, KeyringError, WrongInstallation, Failed where there is no installation, and PostgresError where
+Heed's own database can't be started.
 """
 
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config.database import Database, load_queries, migrate, up_to_date
-from config.failure import DatabaseFailed
+from config.failure import DatabaseFailed, Failed
 from config.keyring import Keyring
 from config.settings import Settings
 
@@ -33,6 +35,7 @@ class Paths:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.absolute()
         self.keys = self.data_dir / "keys" / "master.key"
+        self.postgres = self.data_dir / "postgres"
         self.tls = self.data_dir / "tls"
         self.journals = self.data_dir / "journals"
         self.index = self.data_dir / "suppression" / "index"
@@ -80,13 +83,43 @@ async def opened(settings: Settings, *, name: str) -> AsyncIterator[Installation
         yield Installation(settings, database)
 
 
+def missing(settings: Settings) -> str:
+    """Why no command could be about the installation that is configured; empty when there is one."""
+    paths = Paths(settings.data_dir)
+    if _is_missing(paths.keys):
+        where = "data_dir"
+        what = "installation"
+    elif settings.database.url is None and _is_missing(paths.postgres):
+        where = "database.url"
+        what = "database"
+    else:
+        return ""
+    return f"there is no {what} in {paths.data_dir}: `heed run` makes one; -c or --set {where}=… says where yours is"
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # one that may not be looked at is none that is missing
+        pass
+    return False
+
+
 @asynccontextmanager
 async def connected(
-    settings: Settings, *, name: str, prepares: bool | None = None
+    settings: Settings, *, name: str, prepares: bool | None = None, founds: bool = False
 ) -> AsyncIterator[tuple[Database, Keyring]]:
-    """Database and keys for a command: starts Heed's own database where that is needed, and brings it up to date."""
+    """Database and keys for a command: starts Heed's own database where that is needed, and brings it up to date.
+
+    founds: make an installation where there is none, instead of raising Failed.
+    """
     paths = Paths(settings.data_dir)
-    paths.make()
+    if founds:
+        paths.make()
+    elif text := missing(settings):
+        raise Failed(text)
     timeout = settings.database.command_timeout_seconds
     async with _database_url(settings, paths) as url:
         database = await Database.open(

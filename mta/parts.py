@@ -193,9 +193,9 @@ def _stops(entries: "Sequence[Entry]") -> list[tuple[int, int, int, int, bool]]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
-    """The parts for a command, on its database."""
-    async with connected(settings, name=name) as (database, keyring):
+async def opened(settings: Settings, *, name: str, founds: bool = False) -> AsyncIterator[Parts]:
+    """The parts for a command, on its database; founds: of an installation that is made where there is none."""
+    async with connected(settings, name=name, founds=founds) as (database, keyring):
         parts = Parts(settings, database, keyring)
         yield parts
         await parts.close()

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -119,10 +119,13 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Sett
         raise typer.Exit(2) from None
 
 
-def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
-    """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1."""
+def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]], *, founds: bool = False) -> T:
+    """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1.
+
+    founds: make the installation where there is none.
+    """
     with _failure_told():
-        return attempt_with_parts(settings, work)
+        return attempt_with_parts(settings, work, founds=founds)
 
 
 def run_with_installation(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
@@ -133,11 +136,11 @@ def run_with_installation(settings: "Settings", work: Callable[[Any], Awaitable[
         return _attempt(opened, settings, work)
 
 
-def attempt_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:
+def attempt_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]], *, founds: bool = False) -> T:
     """The same, for a command that goes on without; raises Failed for whatever an operator can meet."""
     from mta.parts import opened
 
-    return _attempt(opened, settings, work)
+    return _attempt(partial(opened, founds=founds), settings, work)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from mta.steward import Steward
 from mta.summary import Summary
 from tests.bench.backlog import Backlog
 from tests.bench.fleet import Fleet
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, founded
 from tests.support.queue import fill, names
 
 # messages by which a delivery is seen to be under way, and the silence after which it has ended
@@ -83,7 +83,7 @@ async def remember(database: Database, rows: int) -> str:
 
 async def measure_commands(url: str, directory: Path, known: str) -> None:
     """Each command, three times; the slowest counts, and the CPU of one. known: the queue id of a delivered message."""
-    daemon = Daemon(directory / "node", url)
+    daemon = Daemon(founded(directory / "node"), url)
     for command in COMMANDS:
         arguments = [argument.format(message=known, person=f"{1_000 * 1_000:016x}") for argument in command]
         slowest, before = 0.0, _cpu_seconds()

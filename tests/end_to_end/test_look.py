@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.daemon import Daemon, running
+from tests.support.daemon import Daemon, founded, running
 from tests.support.dns import FAIL, NameServer
 from tests.support.peer import Connection, Peer
 from tests.support.ports import free_port
@@ -137,7 +137,7 @@ async def test_a_trace_tells_the_whole_story_and_no_address(tmp_path: Path, data
 async def test_wrong_use_says_what_to_do(
     tmp_path: Path, database_url: str, arguments: list[str], code: int, complaint: str
 ) -> None:
-    daemon = Daemon(tmp_path / "node", database_url)
+    daemon = Daemon(founded(tmp_path / "node"), database_url)
     done = await asyncio.to_thread(daemon.command, *arguments)
     assert done.returncode == code, done.stderr
     assert complaint in done.stderr
@@ -196,7 +196,7 @@ async def test_many_readers_are_one_trace(tmp_path: Path, database_url: str) -> 
 
 
 async def test_top_shows_the_node_and_the_queue(tmp_path: Path, database_url: str) -> None:
-    daemon = Daemon(tmp_path / "node", database_url)
+    daemon = Daemon(founded(tmp_path / "node"), database_url)
     done = await asyncio.to_thread(daemon.command, "top", "--once")
     assert done.returncode == 0, done.stderr
     assert "no daemon answers" in done.stdout
@@ -226,7 +226,7 @@ async def test_top_names_what_is_stopped_and_by_whose_order(tmp_path: Path, data
 
 
 async def test_top_on_a_terminal_that_can_only_print_is_printed_once(tmp_path: Path, database_url: str) -> None:
-    daemon = Daemon(tmp_path / "node", database_url)
+    daemon = Daemon(founded(tmp_path / "node"), database_url)
     ours, its = pty.openpty()
     try:
         done = await asyncio.to_thread(daemon.command, "top", stdout=its, TERM="dumb")

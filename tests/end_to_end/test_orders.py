@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.daemon import Daemon, running
+from tests.support.daemon import Daemon, founded, running
 from tests.support.load import Load
 from tests.support.peer import Connection, Peer
 from tests.support.script import Script, hold, proceed
@@ -231,7 +231,7 @@ async def test_a_rescheduled_campaign_waits_for_its_window(tmp_path: Path, datab
 async def test_wrong_use_says_what_to_do(
     tmp_path: Path, database_url: str, arguments: list[str], code: int, complaint: str
 ) -> None:
-    daemon = Daemon(tmp_path / "node", database_url)
+    daemon = Daemon(founded(tmp_path / "node"), database_url)
     done = await asyncio.to_thread(daemon.command, "campaign", *arguments)
     assert done.returncode == code
     assert complaint in done.stderr
@@ -260,7 +260,7 @@ async def test_a_site_that_has_no_mail_is_said_to_have_none(tmp_path: Path, data
 
 
 async def test_no_database_is_a_message(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path / "node", "postgresql://nobody@127.0.0.1:1/none")
+    daemon = Daemon(founded(tmp_path / "node"), "postgresql://nobody@127.0.0.1:1/none")
     done = await asyncio.to_thread(daemon.command, "campaign", "list")
     assert done.returncode == 1
     assert done.stderr.startswith("database:")

@@ -21,6 +21,7 @@ from suppression.entry import Channel, NewEntry
 from suppression.log import SuppressionLog
 from suppression.prove import digest_text
 from suppression.tokens import Purpose, Token, Tokens
+from tests.support.daemon import founded
 from tests.support.suppressions import asked, opened
 
 ROOT = Path(__file__).parents[2]
@@ -47,9 +48,10 @@ def heed(*arguments: str, given: str = "", **environment: str) -> subprocess.Com
 
 
 class Installation:
-    """Commands on a test's database and directory."""
+    """Commands on a test's database and directory, which are an installation already."""
 
     def __init__(self, url: str, directory: Path) -> None:
+        founded(directory)
         self._options = ["--set", f"data_dir={directory}", "--set", f"database.url={url}"]
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -141,6 +143,8 @@ def test_whatever_is_typed_there_is_no_traceback(
         (directory / "keys" / "master.key").mkdir(parents=True)
         (directory / "sink" / "new").mkdir(parents=True)
         (directory / "sink" / "new" / "lost").symlink_to(tmp_path / "nowhere")
+    elif situation != "no directory":
+        founded(directory)
     urls = {"no database": "postgresql://heed@127.0.0.1:1/x", "no rights": powerless_url}
     url = urls.get(situation, database_url)
     options = ["--set", f"data_dir={directory}", "--set", f"database.url={url}"]
@@ -190,7 +194,7 @@ def test_a_certificate_that_no_listener_could_show_is_wrong_configuration(tmp_pa
 )  # fmt: skip
 def test_without_a_database_a_command_says_so_at_once(tmp_path: Path, arguments: list[str]) -> None:
     url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
-    done = heed(*arguments, "--set", url, "--set", f"data_dir={tmp_path}")
+    done = heed(*arguments, "--set", url, "--set", f"data_dir={founded(tmp_path)}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("database: no connection")
     assert "hunter2" not in done.stderr
@@ -198,7 +202,7 @@ def test_without_a_database_a_command_says_so_at_once(tmp_path: Path, arguments:
 
 
 def test_a_role_without_rights_is_told_what_it_needs(tmp_path: Path, powerless_url: str) -> None:
-    done = heed("tenant", "list", "--set", f"data_dir={tmp_path}", "--set", f"database.url={powerless_url}")
+    done = heed("tenant", "list", "--set", f"data_dir={founded(tmp_path)}", "--set", f"database.url={powerless_url}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("database: permission denied for")
     assert "own the database" in done.stderr
@@ -206,10 +210,43 @@ def test_a_role_without_rights_is_told_what_it_needs(tmp_path: Path, powerless_u
 
 def test_a_doctor_goes_on_where_there_is_no_database(tmp_path: Path) -> None:
     url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
-    done = heed("doctor", "--json", "--set", url, "--set", f"data_dir={tmp_path / 'node'}")
+    done = heed("doctor", "--json", "--set", url, "--set", f"data_dir={founded(tmp_path)}")
     assert done.returncode == 1
     levels = {finding["name"]: finding["level"] for finding in json.loads(done.stdout)}
-    assert (levels["installation"], levels["data-dir"], levels["master-key"]) == ("failed", "ok", "failed")
+    assert (levels["installation"], levels["data-dir"], levels["master-key"]) == ("failed", "ok", "ok")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "queue", "top --once", "suppress check a@example.com", "suppress add a@example.com", "report spring --tenant a",
+        "trace a@example.com", "tenant list", "verify-log", "events tail", "campaign pause --tenant a --reason b",
+    ],
+)  # fmt: skip
+def test_in_a_wrong_directory_no_command_makes_an_installation(tmp_path: Path, command: str) -> None:
+    done = heed(*command.split(), "--set", f"data_dir={tmp_path / 'var'}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"there is no installation in {tmp_path}/var: `heed run` makes one; -c or --set data_dir=… says where yours is\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_doctor_makes_no_installation_and_a_key_alone_is_none(tmp_path: Path) -> None:
+    told = json.loads(heed("doctor", "--json", "--set", f"data_dir={tmp_path / 'var'}").stdout)
+    assert [each["level"] for each in told if "no installation" in each["text"]] == ["failed"]
+    assert not list(tmp_path.iterdir())
+    keyed = heed("queue", "--set", f"data_dir={founded(tmp_path)}")  # of a node whose configuration names a database
+    assert (keyed.returncode, "--set database.url=… says where yours is" in keyed.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]
+
+
+def test_a_tenant_may_be_made_before_the_first_start(tmp_path: Path, database_url: str) -> None:
+    options = ["--set", f"data_dir={tmp_path / 'var'}", "--set", f"database.url={database_url}"]
+    first, second = (heed("tenant", "add", name, *options) for name in ("acme", "brand"))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr == f"A new installation is made in {tmp_path}/var.\n"
+    assert second.stderr == ""
 
 
 @pytest.mark.parametrize("command", ["run", "doctor"])

@@ -18,6 +18,7 @@ from suppression.log import SuppressionLog
 from suppression.plan import Lift
 from suppression.transfer import Importer, ImportOrder, ImportTakenOver, Progress, export
 from suppression.verify import verify_log
+from tests.support.daemon import founded
 from tests.support.suppressions import DIGEST, asked, keys_of, opened
 
 
@@ -93,7 +94,7 @@ async def test_an_import_that_is_killed_goes_on_by_the_same_command(
     count = 30_000
     listed = tmp_path / "list.csv"
     listed.write_text("Name;E-Mail Address\n" + "".join(f"P {n};p{n}@example.com\n" for n in range(count)))
-    settings = ["--set", f"data_dir={tmp_path}/node", "--set", f"database.url={database_url}"]
+    settings = ["--set", f"data_dir={founded(tmp_path / 'node')}", "--set", f"database.url={database_url}"]
     command = [sys.executable, "-m", "mta.cli", "suppress", "import", str(listed), "--json", *settings]
 
     async def read() -> int:

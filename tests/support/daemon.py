@@ -22,6 +22,7 @@ from typing import Final
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.keyring import Keyring
 from tests.support.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -227,6 +228,12 @@ class Daemon:
 
     def _error(self, complaint: str) -> DaemonError:
         return DaemonError(f"the daemon {complaint}; its log ends:\n" + "\n".join(self.log.splitlines()[-40:]))
+
+
+def founded(directory: Path) -> Path:
+    """A data directory with a master key, as `heed run` leaves it: what a command needs of an installation."""
+    Keyring.load_or_create(directory / "keys" / "master.key")
+    return directory
 
 
 @contextlib.asynccontextmanager
