@@ -5,6 +5,10 @@ class Failed(Exception):
     """What was asked for can't be done; the text says why, and what would help."""
 
 
+class WrongUse(Failed):
+    """What was asked for makes no sense, whatever there is; the text says what would."""
+
+
 class DatabaseFailed(Failed):
     """There is no database that it could be done with."""
 

@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from config.database import Database, load_queries
-from config.failure import Failed
+from config.failure import Failed, WrongUse
 from config.keyring import Keyring
 from mta.vault import CampaignKey, VaultError
 from suppression.digest import MessageClass
@@ -34,6 +34,10 @@ V = TypeVar("V")
 
 class AccountError(Failed):
     """A request that can't be met: unknown or taken name, or one that is not well-formed."""
+
+
+class MalformedAccount(AccountError, WrongUse):
+    """A name or a password that nothing could have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,9 @@ class Accounts:
     async def add_tenant(self, name: str, *, exist_ok: bool = False) -> Tenant:
         """Make a tenant; raises AccountError when the name is taken or not well-formed."""
         if not _NAME.fullmatch(name):
-            raise AccountError(f"{name!r}: a tenant's name is 1 to 63 letters, digits, dots, dashes and underscores")
+            raise MalformedAccount(
+                f"{name!r}: a tenant's name is 1 to 63 letters, digits, dots, dashes and underscores"
+            )
         row = await self._row(_QUERIES.add_tenant, name)
         if row is not None:
             return Tenant(row["id"], name)
@@ -148,9 +154,9 @@ class Accounts:
     ) -> str:
         """Make a credential and return its password, a new one unless it is given."""
         if not _USER.fullmatch(username):
-            raise AccountError("a user name is 1 to 128 printable ASCII characters without blanks")
+            raise MalformedAccount("a user name is 1 to 128 printable ASCII characters without blanks")
         if password is not None and len(password) < 12:
-            raise AccountError("a password has at least 12 characters; leave it out to have one made")
+            raise MalformedAccount("a password has at least 12 characters; leave it out to have one made")
         owner = await self.tenant(tenant)
         password = password or secrets.token_urlsafe(24)
         secret = PasswordHasher().hash(password)
@@ -187,6 +193,15 @@ class Accounts:
         row = await self._row(_QUERIES.list_id, tenant_id, name) or await self._row(_QUERIES.add_list, tenant_id, name)
         row = row or await self._row(_QUERIES.list_id, tenant_id, name)
         return self._lists.put((tenant_id, name), int(row["id"]))
+
+    async def existing_list_id(self, tenant: Tenant, name: str) -> int:
+        """The id of a tenant's list; raises AccountError, which names those that there are, where it is none."""
+        row = await self._row(_QUERIES.list_id, tenant.id, self._storable(name))
+        if row is None:
+            names = [row["name"] for row in await self._rows(_QUERIES.list_names, tenant.id)]
+            others = f"; it has: {', '.join(names)}" if names else ", and no other"
+            raise AccountError(f"tenant {tenant.name} has no list {name!r}{others}")
+        return int(row["id"])
 
     def known_list_id(self, tenant_id: int, name: str) -> int | None:
         """The same without asking the database; None where that would be needed."""

@@ -48,6 +48,10 @@ UPDATE credential SET revoked_at = now() WHERE username = $1 AND revoked_at IS N
 -- The id of a list, if it is known.
 SELECT id FROM list WHERE tenant_id = $1 AND name = $2;
 
+-- name: list_names
+-- The newest lists of a tenant.
+SELECT name FROM list WHERE tenant_id = $1 ORDER BY id DESC LIMIT 20;
+
 -- name: add_list
 -- A list that is seen for the first time; no row when another worker was quicker.
 INSERT INTO list (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id;

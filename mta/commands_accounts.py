@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from config.failure import Failed
+from config.failure import Failed, WrongUse
 from mta.terminal import Config, Json, Set, complain, operator, print_json, run_with_parts, say, settings_of, table
 
 tenants = typer.Typer(help="Tenants: whose mail it is.", no_args_is_help=True)
@@ -92,7 +92,7 @@ def tenant_replies(
     async def change(parts: Any) -> tuple[str, str]:
         tenant = await parts.accounts.tenant(name)
         if to and off:
-            raise Failed("--to and --off contradict each other")
+            raise WrongUse("--to and --off contradict each other")
         if to:
             _check_mailbox(to, settings.identity.mail_domain)
         if to or off:
@@ -116,9 +116,9 @@ def _check_mailbox(address: str, mail_domain: str) -> None:
     try:
         domain = normalise(address).rpartition("@")[2]
     except AddressError:
-        raise Failed("--to is a mail address") from None
+        raise WrongUse("--to is a mail address") from None
     if domain == mail_domain.lower():
-        raise Failed(f"--to must not be at {mail_domain}: answers would come back")
+        raise WrongUse(f"--to must not be at {mail_domain}: answers would come back")
 
 
 @groups.command("add")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from config.failure import Failed
+from config.failure import WrongUse
 from mta.commands_suppress import Address, ListOption, person_of, run_import, scope_of
 from mta.terminal import Config, Json, Set, complain, print_json, run_with_parts, say, settings_of
 
@@ -57,7 +57,7 @@ def consent_add(
         try:
             return (await Consents(parts.database, parts.log).record([wish]))[0]
         except ValueError as error:
-            raise Failed(str(error)) from None
+            raise WrongUse(str(error)) from None
 
     recorded = run_with_parts(settings_of(config, overrides), work)
     lifted = recorded.lifted.position if recorded.lifted else None

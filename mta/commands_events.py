@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from config.failure import Failed
+from config.failure import Failed, WrongUse
 from mta.terminal import Config, Json, Set, complain, print_json, run_with_parts, say, settings_of, table
 
 webhooks = typer.Typer(help="Webhooks: tell a tenant's application what became of its mail.", no_args_is_help=True)
@@ -225,7 +225,7 @@ async def _campaign_id(parts: Any, tenant_id: int, name: str | None) -> int:
     if name is None:
         return 0
     if not tenant_id:
-        raise Failed("--campaign needs --tenant: names of campaigns are a tenant's own")
+        raise WrongUse("--campaign needs --tenant: names of campaigns are a tenant's own")
     found = await Tallies(parts.database, Events(parts.database)).campaign_id(tenant_id, name)
     if found is None:
         raise Failed(f"there is no campaign {name!r} of this tenant")
@@ -233,15 +233,7 @@ async def _campaign_id(parts: Any, tenant_id: int, name: str | None) -> int:
 
 
 def _run(config: Any, overrides: Any, work: Any) -> Any:
-    from mta.webhooks import WebhookError
-
-    async def checked(parts: Any) -> Any:
-        try:
-            return await work(parts)
-        except WebhookError as error:
-            raise Failed(str(error)) from None
-
-    return run_with_parts(settings_of(config, overrides), checked)
+    return run_with_parts(settings_of(config, overrides), work)
 
 
 def _time(text: str) -> datetime:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from config.failure import Failed
 from mta.terminal import Config, Json, Set, print_json, run_with_installation, say, settings_of, table
 
 
@@ -30,6 +31,10 @@ def queue(
         from mta.summary import STATES
 
         summary = parts.summary
+        unknown = await summary.unknown(tenant=tenant, campaign=campaign, list_name=list_name)
+        if unknown:
+            names = {"tenant": tenant, "campaign": campaign, "list": list_name}
+            raise Failed(_no_such(unknown, names[unknown], tenant))
         await summary.refresh_now()
         totals = await summary.totals()
         return {
@@ -62,7 +67,14 @@ def queue(
         columns = ("tenant", "campaign", "state", "site", "recipients", "oldest", "next attempt")
         table(*columns, rows=rows, empty="")
     elif any((campaign, list_name, tenant, site, state)):
-        say("Nothing is queued that fits.")
+        alone = site and not any((campaign, list_name, tenant, state))
+        say("No mail for a site of that name is queued." if alone else "Nothing is queued that fits.")
+
+
+def _no_such(kind: str, name: str, tenant: str) -> str:
+    of = f" of tenant {tenant}" if tenant and kind != "tenant" else ""
+    hint = "mail names it in its List-Id" if kind == "list" else f"`heed {kind} list` shows them"
+    return f"there is no {kind} {name!r}{of}; {hint}"
 
 
 def _time(value: Any) -> str:

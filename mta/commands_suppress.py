@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from config.failure import Failed
+from config.failure import Failed, WrongUse
 from mta.terminal import (
     Config,
     Json,
@@ -37,22 +37,26 @@ ListOption = Annotated[str, typer.Option("--list", help="Only for this list of t
 GroupOption = Annotated[str, typer.Option("--group", help="For the mail of every tenant of this group.")]
 
 
-async def scope_of(parts: Any, tenant: str, list_name: str, group: str = "") -> tuple[Any, int, int]:
-    """Scope, tenant id, and list or group id of what the options name."""
+async def scope_of(
+    parts: Any, tenant: str, list_name: str, group: str = "", *, new_list: bool = True
+) -> tuple[Any, int, int]:
+    """Scope, tenant id, and list or group id of what the options name. new_list: a list is made where it is new."""
     from suppression.digest import Scope
 
     if group:
         if tenant or list_name:
-            raise Failed("--group names all tenants of a group: leave --tenant and --list out")
+            raise WrongUse("--group names all tenants of a group: leave --tenant and --list out")
         return Scope.GROUP, 0, (await parts.groups.by_name(group)).id
     if not tenant:
         if list_name:
-            raise Failed("--list names a list of a tenant: give --tenant too")
+            raise WrongUse("--list names a list of a tenant: give --tenant too")
         return Scope.EVERYTHING, 0, 0
     owner = await parts.accounts.tenant(tenant)
     if not list_name:
         return Scope.TENANT, owner.id, 0
-    return Scope.LIST, owner.id, await parts.accounts.list_id(owner.id, list_name)
+    if new_list:
+        return Scope.LIST, owner.id, await parts.accounts.list_id(owner.id, list_name)
+    return Scope.LIST, owner.id, await parts.accounts.existing_list_id(owner, list_name)
 
 
 def person_of(parts: Any, address: str) -> int:
@@ -62,7 +66,7 @@ def person_of(parts: Any, address: str) -> int:
     try:
         return int(parts.digest.person(address))
     except AddressError:
-        raise Failed("that is not a mail address") from None
+        raise WrongUse("that is not a mail address") from None
 
 
 @suppress.command("add")
@@ -111,7 +115,7 @@ def check(
     """Show what is in force for an address. Exit code 0 when it is suppressed, 3 when it is not."""
 
     async def find(parts: Any) -> list[dict[str, Any]]:
-        _, tenant_id, list_id = await scope_of(parts, tenant, list_name)
+        _, tenant_id, list_id = await scope_of(parts, tenant, list_name, new_list=False)
         person = person_of(parts, address)
         found = await parts.log.in_force(await parts.keys(person, tenant_id, list_id))
         return [await describe(parts, entry) for entry in found]
@@ -173,7 +177,7 @@ def remove(
         raise typer.Exit(2)
 
     async def lift(parts: Any) -> Any:
-        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group)
+        scope, tenant_id, list_id = await scope_of(parts, tenant, list_name, group, new_list=False)
         person = person_of(parts, address)
         wanted = Lift(person, scope, frozenset({meant}), tenant_id, list_id, Channel.CLI, operator(), reason)
         async with parts.log.appending() as appending:
@@ -349,7 +353,7 @@ def prove(
         try:
             person = person_of(who, parts.digest, parts.tokens)
         except AddressError:
-            raise Failed("that is neither an address nor a token nor a digest") from None
+            raise WrongUse("that is neither an address nor a token nor a digest") from None
         consents = Consents(parts.database, parts.log)
         bound = parts.settings.suppression.max_staleness
         parts.scopes.learn(await parts.groups.members())

@@ -1,9 +1,8 @@
 """An installation: where it is, whose database it has, and what needs no more than these: orders, the queue counted.
 
-Commands that read and order no more than that don't wait for what handles accounts and mail to be imported. A command
-makes no installation unless that is what it is for: in the wrong directory it would answer from an empty one. Raises what
-config.database raises, KeyringError, WrongInstallation, Failed where there is no installation, and PostgresError where
-Heed's own database can't be started.
+Commands that read and order no more than that don't wait for what handles accounts and mail to be imported. Those that
+ask make no installation: in a wrong directory they would answer from an empty one. Raises what config.database raises,
+KeyringError, WrongInstallation, Failed where there is no installation, and PostgresError for Heed's own database.
 """
 
 import time

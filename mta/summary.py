@@ -59,6 +59,11 @@ class Summary:
         rows = await self._rows(_QUERIES.overview, tenant, campaign, list_name, site, number, most)
         return [{**row, "state": STATES[row["state"]]} for row in rows]
 
+    async def unknown(self, *, tenant: str, campaign: str, list_name: str) -> str:
+        """Which of these names nothing has, "tenant", "campaign" or "list"; empty where each is empty or known."""
+        [known] = await self._rows(_QUERIES.known, tenant, campaign, list_name)
+        return next((kind for kind, there in known.items() if not there), "")
+
     async def campaigns(self, most: int, *, tenant: str = "", campaign_id: int = 0) -> list[dict[str, Any]]:
         """Campaigns with what is queued of them."""
         return await self._rows(_QUERIES.campaigns, tenant, campaign_id, most)

@@ -60,6 +60,17 @@ GROUP BY t.name, c.name, c.id, l.name, s.state, s.site
 ORDER BY recipients DESC, t.name, c.name, l.name, s.state, s.site
 LIMIT $6;
 
+-- name: known
+-- Whether there is a tenant, and of it a campaign and a list, of these names; an empty name is one that is known.
+SELECT $1 = '' OR EXISTS (SELECT FROM tenant WHERE name = $1) AS tenant,
+    $2 = '' OR EXISTS (
+        SELECT FROM campaign c JOIN tenant t ON t.id = c.tenant_id
+        WHERE (c.name = $2 OR c.id::text = $2) AND ($1 = '' OR t.name = $1)
+    ) AS campaign,
+    $3 = '' OR EXISTS (
+        SELECT FROM list l JOIN tenant t ON t.id = l.tenant_id WHERE l.name = $3 AND ($1 = '' OR t.name = $1)
+    ) AS list;
+
 -- name: campaigns
 -- Campaigns with what is queued of them, those with most first, then the newest.
 SELECT c.id, t.name AS tenant, c.name AS campaign, c.tenant_id, c.created_at,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from config.failure import DatabaseFailed, Failed, file_trouble
+from config.failure import DatabaseFailed, Failed, WrongUse, file_trouble
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,7 +120,7 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Sett
 
 
 def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]], *, founds: bool = False) -> T:
-    """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1.
+    """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1 or 2.
 
     founds: make the installation where there is none.
     """
@@ -149,7 +149,7 @@ def _failure_told() -> Iterator[None]:
         yield
     except Failed as error:
         complain(str(error))
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, WrongUse) else 1) from None
 
 
 def _attempt(opened: Any, settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:

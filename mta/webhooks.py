@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from config.database import Database, load_queries
+from config.failure import Failed, WrongUse
 from config.keyring import Keyring, KeyringError
 from config.log import LOG
 from mta.events import ALL_TYPES, Cursor
@@ -25,8 +26,12 @@ _PREFIX: Final = "whsec_"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class WebhookError(Exception):
+class WebhookError(Failed):
     """A request that can't be met; the text says why."""
+
+
+class MalformedWebhook(WebhookError, WrongUse):
+    """A URL that no webhook could have, or a type that no event has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +143,9 @@ def _check(url: str, types: Sequence[str]) -> None:
     except ValueError:  # half of an IPv6 address
         parts = urlsplit("")
     if parts.scheme not in ("https", "http") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
-        raise WebhookError("a webhook's URL is like https://app.example.com/mail-events, without a password in it")
+        raise MalformedWebhook("a webhook's URL is like https://app.example.com/mail-events, without a password in it")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise WebhookError("recipients' addresses are in webhooks: use https, except on the loopback interface")
+        raise MalformedWebhook("recipients' addresses are in webhooks: use https, except on the loopback interface")
     unknown = sorted(set(types) - set(ALL_TYPES))
     if unknown:
-        raise WebhookError(f"unknown event type {', '.join(unknown)}; known are {', '.join(ALL_TYPES)}")
+        raise MalformedWebhook(f"unknown event type {', '.join(unknown)}; known are {', '.join(ALL_TYPES)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.database import Database, load_queries
-from config.failure import Failed
+from config.failure import Failed, WrongUse
 from suppression.entry import Entry
 from suppression.log import SuppressionLog
 from suppression.scopes import Member
@@ -22,6 +22,10 @@ _QUERIES = load_queries("suppression", "groups.sql")
 
 class GroupError(Failed):
     """A request that can't be met; the text says why."""
+
+
+class MalformedGroup(GroupError, WrongUse):
+    """A name that no group could have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Groups:
     async def add(self, name: str) -> Group:
         """Make a group."""
         if not NAME.fullmatch(name):
-            raise GroupError(f"{name!r}: a group's name is 1 to 63 letters, digits, dots, dashes and underscores")
+            raise MalformedGroup(f"{name!r}: a group's name is 1 to 63 letters, digits, dots, dashes and underscores")
         async with self._database.connection() as connection:
             made = await connection.fetchval(_QUERIES.add, name)
         if made is None:

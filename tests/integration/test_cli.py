@@ -226,9 +226,8 @@ def test_a_doctor_goes_on_where_there_is_no_database(tmp_path: Path) -> None:
 def test_in_a_wrong_directory_no_command_makes_an_installation(tmp_path: Path, command: str) -> None:
     done = heed(*command.split(), "--set", f"data_dir={tmp_path / 'var'}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"there is no installation in {tmp_path}/var: `heed run` makes one; -c or --set data_dir=… says where yours is\n"
-    )
+    said = "`heed run` makes one; -c or --set data_dir=… says where yours is"
+    assert done.stderr == f"there is no installation in {tmp_path}/var: {said}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -274,7 +273,7 @@ def test_tenants_and_credentials(installation: Installation) -> None:
     assert installation.json("tenant", "add", "acme") == {"id": 1, "name": "acme"}
     again = installation.run("tenant", "add", "acme")
     assert (again.returncode, again.stderr) == (1, "tenant 'acme' exists already\n")
-    assert installation.run("tenant", "add", "no blanks").returncode == 1
+    assert installation.run("tenant", "add", "no blanks").returncode == 2
     made = installation.json("credential", "add", "acme", "[red]app", "--class", "transactional")
     assert (made["username"], made["class"], len(made["password"])) == ("[red]app", "transactional", 32)
     assert "[red]app" in installation.text("credential", "list", "acme")
@@ -282,7 +281,7 @@ def test_tenants_and_credentials(installation: Installation) -> None:
     given = installation.text("credential", "add", "acme", "[/x]", "--password-stdin", given="correct horse battery\n")
     assert given == "Credential [/x] is made.\n"
     short = installation.run("credential", "add", "acme", "third", "--password-stdin", given="short\n")
-    assert (short.returncode, "12 characters" in short.stderr) == (1, True)
+    assert (short.returncode, "12 characters" in short.stderr) == (2, True)
     assert installation.text("credential", "revoke", "[/x]") == "Credential [/x] is revoked.\n"
     assert installation.run("credential", "revoke", "[/x]").returncode == 1
     listed = {row["username"]: row["revoked_at"] is not None for row in installation.json("credential", "list", "acme")}
@@ -300,22 +299,59 @@ def test_where_answers_go(installation: Installation) -> None:
     assert re.fullmatch(r"[a-z2-7]{63}@answers\.heed\.localhost", set_["redirect_to"])
     assert set_["redirect_to"] in installation.text("tenant", "replies", "acme")
     for wrong in ("nonsense", "x@Answers.heed.localhost"):
-        assert installation.run("tenant", "replies", "acme", "--to", wrong).returncode == 1
-    assert installation.run("tenant", "replies", "acme", "--to", "a@example.org", "--off").returncode == 1
+        assert installation.run("tenant", "replies", "acme", "--to", wrong).returncode == 2
+    assert installation.run("tenant", "replies", "acme", "--to", "a@example.org", "--off").returncode == 2
     assert installation.run("tenant", "replies", "nobody", "--to", "a@example.org").returncode == 1
     assert installation.json("tenant", "replies", "acme") == set_
     assert installation.text("tenant", "replies", "acme", "--off") == "Answers are not read here.\n"
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "code"),
     [
-        ["tenant", "add", "a\udcff"], ["credential", "list", "a\udcff"], ["credential", "revoke", "a\udcff"],
-        ["suppress", "check", "a\udcff@example.net"],
+        (["tenant", "add", "a\udcff"], 2), (["credential", "list", "a\udcff"], 1),
+        (["credential", "revoke", "a\udcff"], 1), (["suppress", "check", "a\udcff@example.net"], 2),
     ],
 )  # fmt: skip
-def test_octets_that_are_no_text_are_refused_like_any_other(installation: Installation, arguments: list[str]) -> None:
-    assert installation.run(*arguments).returncode == 1
+def test_octets_that_are_no_text_are_refused_like_any_other(
+    installation: Installation, arguments: list[str], code: int
+) -> None:
+    assert installation.run(*arguments).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["suppress", "check", "a@example.net", "--list", "news"], "give --tenant too"),
+        (["suppress", "add", "a@example.net", "--group", "all", "--tenant", "acme"], "leave --tenant and --list out"),
+        (["suppress", "add", "notanaddress"], "that is not a mail address"),
+        (["prove", "x"], "neither an address nor a token nor a digest"),
+        (["tenant", "add", ""], "a tenant's name is 1 to 63 letters"),
+        (["group", "add", ""], "a group's name is 1 to 63 letters"),
+        (["credential", "add", "acme", "no blanks"], "a user name is 1 to 128 printable ASCII characters"),
+        (["webhook", "add", "sandbox", "foo"], "a webhook's URL is like https://app.example.com/mail-events"),
+        (["events", "export", "--since", "1h", "--campaign", "spring"], "--campaign needs --tenant"),
+    ],
+)
+def test_what_makes_no_sense_is_wrong_use(installation: Installation, arguments: list[str], said: str) -> None:
+    installation.run("tenant", "add", "sandbox")
+    done = installation.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_question_about_an_unknown_list_is_refused_and_makes_none(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    check = ("suppress", "check", "anna@example.net", "--tenant")
+    done = installation.run(*check, "acme", "--list", "news")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "tenant acme has no list 'news', and no other\n")
+    installation.text("suppress", "add", "bob@example.net", "--tenant", "acme", "--list", "weekly")
+    remove = ("suppress", "remove", "bob@example.net", "--tenant", "acme", "--list", "news", "--reason", "asked")
+    for command in ((*check, "acme", "--list", "news"), remove):
+        done = installation.run(*command)
+        assert (done.returncode, done.stderr) == (1, "tenant acme has no list 'news'; it has: weekly\n")
+    assert installation.run(*check, "nobody").returncode == 1
+    assert installation.run(*check, "acme", "--list", "weekly").returncode == 3
 
 
 def test_dkim_keys(installation: Installation) -> None:
@@ -344,10 +380,10 @@ def test_suppressions_never_show_an_address(installation: Installation) -> None:
     assert added.returncode == 0
     checked = installation.run("suppress", "check", "anna@example.net", "--tenant", "acme")
     wrong = installation.run("suppress", "check", "anna at example.net")
-    assert (wrong.returncode, wrong.stderr) == (1, "that is not a mail address\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "that is not a mail address\n")
     assert "anna" not in added.stdout + added.stderr + checked.stdout + checked.stderr
     assert json.loads(installation.run("verify-log", "--json").stdout)["entries"] == 1
-    assert installation.run("suppress", "add", "anna@example.net", "--list", "x").returncode == 1
+    assert installation.run("suppress", "add", "anna@example.net", "--list", "x").returncode == 2
 
 
 async def test_the_story_of_a_bounce_by_address_token_and_digest(
@@ -400,6 +436,25 @@ def test_an_empty_queue(installation: Installation) -> None:
     assert installation.text("queue").startswith("0 queued, 0 leased, 0 held")
     shown = installation.json("queue")
     assert (shown["totals"], shown["groups"]) == ({"queued": 0, "leased": 0, "held": 0}, [])
+
+
+def test_the_queue_of_what_there_is_not(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    installation.text("suppress", "add", "bob@example.net", "--tenant", "acme", "--list", "weekly")
+    for options, said in (
+        (["--tenant", "nope"], "there is no tenant 'nope'; `heed tenant list` shows them\n"),
+        (["--campaign", "nope"], "there is no campaign 'nope'; `heed campaign list` shows them\n"),
+        (
+            ["--tenant", "acme", "--campaign", "1"],
+            "there is no campaign '1' of tenant acme; `heed campaign list` shows",
+        ),
+        (["--list", "nope"], "there is no list 'nope'"),
+    ):
+        done = installation.run("queue", *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(said)
+    assert installation.text("queue", "--tenant", "acme", "--list", "weekly").endswith("Nothing is queued that fits.\n")
+    assert installation.text("queue", "--site", "nope").endswith("No mail for a site of that name is queued.\n")
 
 
 @pytest.mark.parametrize("command", ["tenant list", "campaign pause --site mx.example.net --reason wrong"])
