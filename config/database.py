@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, cast
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from config.failure import DatabaseFailed
+from config.failure import DatabaseFailed, refused
 
 ACQUIRE_TIMEOUT_SECONDS: Final = 2.0
 CONNECT_TIMEOUT_SECONDS: Final = 2.0  # not longer than what an acquire may take, which waits for it
@@ -211,7 +211,7 @@ def _connecting() -> Iterator[None]:
     """Whatever keeps us from a connection, a wrong password too, is a database that is not available."""
     try:
         yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise NoConnection(f"no connection to the database: {_reason(error)}") from error
 
 
@@ -236,7 +236,15 @@ def _translated(connection: "asyncpg.pool.PoolConnectionProxy") -> Iterator[None
 
 
 def _reason(error: BaseException) -> str:
-    """A failed connect in a line: it may name the server, the user and the database, never what is stored."""
+    """A failed connect in a line: it may name the server, the user and the database, never what is stored or secret."""
+    if refused(error):
+        return "nothing listens there; is PostgreSQL running where database.url says?"
+    if isinstance(error, TimeoutError):
+        return "nothing answered in time; is PostgreSQL running where database.url says?"
+    if isinstance(error, socket.gaierror):
+        return "its host has no address; does database.url name it right?"
+    if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
+        return "database.url is not written as it should be"  # the error's text may hold a piece of it
     return " ".join(f"{type(error).__name__} {error}".split())
 
 

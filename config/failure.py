@@ -1,5 +1,7 @@
 """What is said to whoever meets something that can't be done: what, where, and what helps."""
 
+import errno
+
 
 class Failed(Exception):
     """What was asked for can't be done; the text says why, and what would help."""
@@ -11,6 +13,13 @@ class WrongUse(Failed):
 
 class DatabaseFailed(Failed):
     """There is no database that it could be done with."""
+
+
+def refused(error: BaseException) -> bool:
+    """Whether nothing listens where something was to be reached; at each address, where a name has several."""
+    return isinstance(error, ConnectionRefusedError) or (
+        isinstance(error, OSError) and f"[Errno {errno.ECONNREFUSED}]" in str(error)
+    )
 
 
 def file_trouble(error: OSError) -> str:

@@ -1,9 +1,11 @@
 """What `heed run` says when it is ready: where it listens, and what to try."""
 
+import shlex
 import sys
 from pathlib import Path
 
 from config.settings import Settings, endpoint
+from mta.installation import Paths
 
 
 def announcement(settings: Settings) -> str:
@@ -31,7 +33,7 @@ def announcement(settings: Settings) -> str:
         ]
     if settings.runs_sink:
         lines += [
-            f"  {_command()} sink show",
+            f"  {_command()} sink show --maildir {shlex.quote(str(Paths(settings.data_dir).sink))}",
             "",
             "The first command sends a mail, the second shows what the sink received.",
         ]

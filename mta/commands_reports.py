@@ -22,6 +22,8 @@ def report(
     overrides: Set = None,
 ) -> None:
     """Report on a campaign in aggregates, which say nothing about any one recipient."""
+    if as_json and form in ("csv", "html"):
+        raise typer.BadParameter(f"--json and --format {form} contradict each other")
     settings = settings_of(config, overrides)
 
     async def make(parts: Any) -> Any:

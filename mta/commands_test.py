@@ -29,7 +29,7 @@ sink = typer.Typer(help="A test MX: takes everything, and shows what it took.", 
 def sink_run(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; default: sink.listen.")] = "",
     maildir: Annotated[Path | None, typer.Option(help="Keep the messages here; default: only count them.")] = None,
-    defer: Annotated[float, typer.Option(min=0, max=1, help="Share of recipients that get 451.")] = 0.0,
+    defer: Annotated[float, typer.Option(min=0, max=1, help="Share of recipients that get 450.")] = 0.0,
     refuse: Annotated[float, typer.Option(min=0, max=1, help="Share of recipients that get 550.")] = 0.0,
     delay: Annotated[float, typer.Option(min=0, help="Seconds before the answer to a message.")] = 0.0,
     config: Config = None,
@@ -100,11 +100,11 @@ def send(
     """Send a test campaign to a running daemon, every message to other readers, with a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from mta.send import Campaign, Result
+    from mta.send import NOBODY, Campaign, Result
     from mta.send import send as send_campaign
 
     settings = settings_of(config, overrides)
-    host, port = address_of(to or next(iter(settings.submission.listen), ""), "--to")
+    host, port = where = address_of(to or next(iter(settings.submission.listen), ""), "--to")
     what = Campaign(
         count,
         size,
@@ -127,13 +127,16 @@ def send(
     if as_json:
         # not asdict(): it counts the items of a Counter
         print_json({field.name: getattr(result, field.name) for field in fields(result)})
-    else:
+    elif set(result.failures) != {NOBODY} or result.done:
         say(
             f"{result.accepted} of {result.messages} messages accepted in {result.seconds:.2f} s "
             f"({result.accepted_per_second:.0f}/s), for {result.accepted_recipients} recipients"
         )
-        for kind, number in sorted({**result.refused, **result.failures}.items()):
-            say(f"  {number} x {kind}")
+        for what_failed, counts in (("recipients", result.refused), ("connections", result.failures)):
+            for kind, number in sorted(counts.items()):
+                say(f"  {number} {what_failed}: {kind}")
+    if result.failures[NOBODY] and not result.done:
+        complain(f"nothing listens on {where}; is the daemon running?")
     if result.accepted < result.messages:
         raise typer.Exit(1)
 

@@ -11,10 +11,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from config.failure import refused
 from mta.filler import text
 from mta.send_session import Login, Refused, Reply, Session, Work
 
 _ATTEMPTS_WITHOUT_PROGRESS = 3
+NOBODY = ConnectionRefusedError.__name__
+"""The kind of a failure where nothing listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +199,6 @@ class _Load:
 
 def _kind(error: Exception) -> str:
     """How a failure is counted: a refusal by its stage and reply, anything else by its type alone."""
+    if refused(error):
+        return NOBODY
     return str(error) if isinstance(error, Refused) else type(error).__name__

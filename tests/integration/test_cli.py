@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,10 @@ import asyncpg
 import pytest
 
 from config.keyring import Keyring
+from config.sources import load
+from mta.announcement import announcement
 from mta.certificate import ensure_certificate
+from mta.installation import Paths
 from suppression.digest import Digest, Kind, Scope
 from suppression.entry import Channel, NewEntry
 from suppression.log import SuppressionLog
@@ -108,6 +112,7 @@ def test_a_shell_is_told_how_words_go_on(words: str, completed: str) -> None:
         (["sink", "run", "--listen", "nowhere"], "--listen 'nowhere': is written host:port"),
         (["send", "--to", "nowhere"], "--to 'nowhere': is written host:port"),
         (["send", "--set", "submission.listen="], "submission.listen"),
+        (["report", "spring", "--tenant", "acme", "--json", "--format", "csv"], "contradict each other"),
         (["consent", "add", "a@example.com", "--tenant", "a", "--basis", "b", "--source", "c", "--at", "noon"], "--at"),
     ],
 )
@@ -196,7 +201,10 @@ def test_without_a_database_a_command_says_so_at_once(tmp_path: Path, arguments:
     url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
     done = heed(*arguments, "--set", url, "--set", f"data_dir={founded(tmp_path)}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("database: no connection")
+    assert done.stderr == (
+        "database: no connection to the database: nothing listens there; "
+        "is PostgreSQL running where database.url says?\n"
+    )
     assert "hunter2" not in done.stderr
     assert "anna" not in done.stderr
 
@@ -481,6 +489,22 @@ def test_sending_to_nobody_fails_and_counts(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["accepted"] == 0
     assert sum(result["failures"].values()) >= 1
+    for host in ("127.0.0.1", "localhost"):  # a name may have several addresses
+        plain = heed("send", "--count", "1", "--to", f"{host}:1")
+        said = f"nothing listens on {host}:1; is the daemon running?\n"
+        assert (plain.returncode, plain.stdout, plain.stderr.lstrip()) == (1, "", said)
+
+
+def test_what_the_daemon_proposes_works_anywhere(tmp_path: Path) -> None:
+    settings = load([], [f"data_dir={tmp_path / 'a b'}"], {})
+    Paths(settings.data_dir).sink.mkdir(parents=True)
+    [line] = [line for line in announcement(settings).splitlines() if "sink show" in line]
+    shown = heed(*shlex.split(line)[1:])
+    assert (shown.returncode, str(tmp_path / "a b" / "sink") in shown.stdout) == (0, True)
+
+
+def test_a_sink_says_what_it_defers_with() -> None:
+    assert "get 450" in heed("sink", "run", "--help").stdout
 
 
 def test_an_empty_sink_and_one_whose_port_is_taken(tmp_path: Path) -> None:

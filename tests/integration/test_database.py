@@ -155,9 +155,19 @@ async def test_a_server_without_our_database_or_user_is_unavailable(database_url
         await Database.open(url.replace(*change), size=1, application_name="test")
 
 
-async def test_no_server_is_unavailable() -> None:
-    with pytest.raises(DatabaseUnavailable, match="Refused"):
-        await Database.open("postgresql://x@127.0.0.1:1/x", size=1, application_name="test")
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("127.0.0.1:1", "nothing listens there; is PostgreSQL running where database.url says"),
+        ("localhost:1", "nothing listens there; is PostgreSQL running where database.url says"),
+        ("nowhere.invalid", "its host has no address"),
+        ("127.0.0.1:hunter2", "database.url is not written as it should be$"),
+    ],
+)
+async def test_no_server_is_unavailable(place: str, said: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match=said) as refused:
+        await Database.open(f"postgresql://x:hunter2@{place}/x", size=1, application_name="test")
+    assert "hunter2" not in str(refused.value)
 
 
 async def test_a_killed_server_is_unavailable_and_found_again(own_server: EmbeddedPostgres, tmp_path: Path) -> None:
