@@ -175,8 +175,10 @@ def events_replay(
     config: Config = None,
     overrides: Set = None,
 ) -> None:
-    """Send a webhook everything since a time once more, in its order."""
+    """Send a webhook everything since a time once more, in its order, after what it has not taken yet from before."""
     begin = _time(since)
+    if begin > datetime.now(UTC):
+        raise typer.BadParameter(f"--since {since} is in the future: nothing of that has happened yet")
 
     async def rewind(parts: Any) -> None:
         hooks, stream = _hooks(parts)
@@ -237,16 +239,16 @@ def _run(config: Any, overrides: Any, work: Any) -> Any:
 
 
 def _time(text: str) -> datetime:
-    """A time of an option; typer.BadParameter for what is none."""
+    """A time of an option, in UTC; typer.BadParameter for what is none."""
     try:
         if match := _AGO.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is no time; write 2026-11-23T10:00 (UTC), or 15m for 15 minutes ago"
         ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _complain(text: str) -> int:

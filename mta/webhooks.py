@@ -84,7 +84,7 @@ class Webhooks:
             raise WebhookError(f"there is no webhook {webhook_id}; `heed webhook list` shows them all")
 
     async def rewind(self, webhook_id: int, cursor: Cursor) -> None:
-        """Send everything behind a cursor, again too; raises WebhookError."""
+        """Send everything behind a cursor, again too, and nothing less than was due; raises WebhookError."""
         if not await self._fetch(_QUERIES.rewind, webhook_id, *cursor):
             raise WebhookError(f"there is no webhook {webhook_id}; `heed webhook list` shows them all")
 

@@ -24,9 +24,14 @@ SELECT id, tenant_id, url, secret, types, addresses, position, event_id, log_pos
 DELETE FROM webhook WHERE id = $1 RETURNING id;
 
 -- name: rewind
--- Let a webhook begin again at a cursor, at once. Whoever is sending loses its lease with the cursor that it knew.
+-- Let a webhook begin again at a cursor, at once, or where it is if it has not come that far. Whoever is sending loses
+-- its lease with the cursor that it knew.
 UPDATE webhook
-SET position = $2, event_id = $3, log_position = $4, next_at = '-infinity', leased_by = NULL, leased_until = '-infinity'
+SET (position, event_id) = (
+        SELECT place.position, place.id FROM (VALUES (webhook.position, event_id), ($2, $3)) AS place (position, id)
+        ORDER BY 1, 2 LIMIT 1
+    ),
+    log_position = least(log_position, $4), next_at = '-infinity', leased_by = NULL, leased_until = '-infinity'
 WHERE id = $1
 RETURNING id;
 

@@ -113,6 +113,8 @@ def test_a_shell_is_told_how_words_go_on(words: str, completed: str) -> None:
         (["send", "--to", "nowhere"], "--to 'nowhere': is written host:port"),
         (["send", "--set", "submission.listen="], "submission.listen"),
         (["report", "spring", "--tenant", "acme", "--json", "--format", "csv"], "contradict each other"),
+        (["events", "replay", "--webhook", "1", "--since", "2999-01-01"], "in the future"),
+        (["events", "replay", "--webhook", "1", "--since", "0001-01-01T00:00+23:59"], "is no time"),
         (["consent", "add", "a@example.com", "--tenant", "a", "--basis", "b", "--source", "c", "--at", "noon"], "--at"),
     ],
 )
@@ -360,6 +362,15 @@ def test_a_question_about_an_unknown_list_is_refused_and_makes_none(installation
         assert (done.returncode, done.stderr) == (1, "tenant acme has no list 'news'; it has: weekly\n")
     assert installation.run(*check, "nobody").returncode == 1
     assert installation.run(*check, "acme", "--list", "weekly").returncode == 3
+
+
+def test_a_replay_says_the_time_that_was_meant(installation: Installation) -> None:
+    installation.text("tenant", "add", "acme")
+    made = installation.json("webhook", "add", "acme", "https://app.example.com/")
+    since = ("--since", "2020-01-01T09:00:00+02:00")
+    assert "since 2020-01-01 07:00:00 UTC" in installation.text(
+        "events", "replay", "--webhook", str(made["id"]), *since
+    )
 
 
 def test_dkim_keys(installation: Installation) -> None:

@@ -332,6 +332,23 @@ async def test_replay_sends_it_all_again(here: Node) -> None:
         assert [event["recipient"] for event in receiver.taken[before:]] == ["anna@example.net", "bob@example.net"]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Cursor(7, 0, 9), Cursor(5, 5, 5)),
+        (Cursor(5, 9, 4), Cursor(5, 5, 4)),
+        (Cursor(4, 9, 9), Cursor(4, 9, 5)),
+        (Cursor(5, 4, 5), Cursor(5, 4, 5)),
+    ],
+)
+async def test_replay_skips_nothing_that_was_not_taken_yet(here: Node, given: Cursor, kept: Cursor) -> None:
+    hooks = Hooks(here)
+    webhook_id, _ = await hooks.add("https://app.example.com/")
+    await here.execute("UPDATE webhook SET position = 5, event_id = 5, log_position = 5")
+    await hooks.store.rewind(webhook_id, given)
+    assert (await hooks.store.one(webhook_id)).cursor == kept
+
+
 async def test_a_tenant_gets_its_own_and_what_it_asked_for(here: Node) -> None:
     hooks = Hooks(here)
     await here.parts.accounts.add_tenant("other")
