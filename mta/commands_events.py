@@ -38,6 +38,12 @@ def webhook_add(
     as_json: Json = False,
 ) -> None:
     """Make a webhook, which gets everything that happens from now on; shows the secret of its signatures, once."""
+    from mta.webhooks import WebhookError, check
+
+    try:
+        check(url, types or [])
+    except WebhookError as error:
+        raise typer.BadParameter(str(error)) from None
 
     async def add(parts: Any) -> tuple[int, str]:
         hooks, stream = _hooks(parts)

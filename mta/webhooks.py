@@ -8,6 +8,7 @@ Webhooks specification says: HMAC-SHA256 over id, timestamp and body. Raises Dat
 import base64
 import hashlib
 import hmac
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from config.database import Database, load_queries
 from config.failure import Failed, WrongUse
 from config.keyring import Keyring, KeyringError
 from config.log import LOG
+from mta.domain import normalised_domain
 from mta.events import ALL_TYPES, Cursor
 
 _QUERIES: Final = load_queries("mta", "webhooks.sql")
@@ -61,7 +63,7 @@ class Webhooks:
         self, tenant_id: int, url: str, cursor: Cursor, *, types: Sequence[str], addresses: bool
     ) -> tuple[int, str]:
         """A new webhook's id and the secret of its signatures, which is shown this once. Raises WebhookError."""
-        _check(url, types)
+        check(url, types)
         secret = secrets.token_bytes(32)
         sealed = self._keyring.seal(_PURPOSE, secret)
         rows = await self._fetch(_QUERIES.add, tenant_id, url, sealed, list(types), addresses, *cursor)
@@ -137,15 +139,27 @@ def signed_headers(secret: bytes, request_id: str, timestamp: int, body: bytes) 
     return {"webhook-id": request_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{signature}"}
 
 
-def _check(url: str, types: Sequence[str]) -> None:
+def check(url: str, types: Sequence[str]) -> None:
+    """Raises WebhookError for what can't be a webhook's: a URL that no request can go to, or an unknown type."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # half of an IPv6 address
-        parts = urlsplit("")
-    if parts.scheme not in ("https", "http") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # half of an IPv6 address, a port that is none
+        parts, host, port = urlsplit(""), "", None
+    written = url.isprintable() and " " not in url and "@" not in parts.netloc
+    if parts.scheme not in ("https", "http") or not written or port == 0 or not _is_host(host):
         raise MalformedWebhook("a webhook's URL is like https://app.example.com/mail-events, without a password in it")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and host not in _LOOPBACK:
         raise MalformedWebhook("recipients' addresses are in webhooks: use https, except on the loopback interface")
     unknown = sorted(set(types) - set(ALL_TYPES))
     if unknown:
         raise MalformedWebhook(f"unknown event type {', '.join(unknown)}; known are {', '.join(ALL_TYPES)}")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        labels = (normalised_domain(text) or "-").split(".")
+        return not labels[-1].isdigit() and not any(label.startswith("-") or label.endswith("-") for label in labels)
+    return True

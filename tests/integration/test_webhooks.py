@@ -17,7 +17,7 @@ from mta.events import Cursor, Events
 from mta.intake import Recipient, Submission
 from mta.queue import Completion, FinalState
 from mta.vault import Address, Envelope
-from mta.webhooks import WebhookError, Webhooks, signed_headers
+from mta.webhooks import WebhookError, Webhooks, check, signed_headers
 from suppression.digest import Kind, MessageClass, Scope
 from suppression.entry import Channel, NewEntry
 from tests.support.node import Node, eventually, node, until
@@ -257,7 +257,8 @@ async def test_webhooks_at_one_host_have_nothing_to_do_with_each_other(here: Nod
 
 async def test_a_url_that_no_request_can_go_to_is_told(here: Node) -> None:
     hooks = Hooks(here)
-    await hooks.add("https://a..b/")
+    await hooks.add("https://app.example.com/")
+    await here.execute("UPDATE webhook SET url = 'https://a..b/'")  # as one that was made before URLs were looked at
     await send(here, "anna@example.net")
     async with hooks.running(waits_seconds=[0.01]), asyncio.timeout(10):
         while not (await hooks.store.listed())[0]["last_error"]:  # noqa: ASYNC110
@@ -481,6 +482,17 @@ async def test_a_test_request(here: Node) -> None:
         ("ftp://app.example.com/", []),
         ("https://user:secret@app.example.com/", []),
         ("https://app.example.com/", ["Opened"]),
+        (f"https://{'x' * 64}.example.com/x", []),
+        ("https://a..b/", []),
+        ("https://-/", []),
+        ("https://-a.example.com/", []),
+        ("https://exa mple.com/", []),
+        ("https://example.com/a b", []),
+        ("https://example.com:99999/", []),
+        ("https://example.com:0/", []),
+        ("https://example.com:abc/", []),
+        ("https://999.1.1.1/", []),
+        ("https://[::1/", []),
     ],
 )
 async def test_what_no_webhook_may_be(here: Node, url: str, types: list[str]) -> None:
@@ -488,6 +500,21 @@ async def test_what_no_webhook_may_be(here: Node, url: str, types: list[str]) ->
         await Hooks(here).add(url, types=types)
     with pytest.raises(WebhookError):
         await Hooks(here).store.remove(1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bücher.example/x?y=z",
+        "https://my_app.example.com:8443",
+        "https://192.0.2.1/",
+        "https://[2001:db8::1]:8443/",
+        "http://localhost:8000/",
+        "http://[::1]:8000/",
+    ],
+)
+def test_what_a_webhook_may_be(url: str) -> None:
+    check(url, ["Bounce"])
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
