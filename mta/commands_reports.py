@@ -122,6 +122,6 @@ def _months(month: str | None) -> tuple[datetime, datetime]:
         return datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
     try:
         since = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    except ValueError:
+        return since, since.replace(year=since.year + since.month // 12, month=since.month % 12 + 1)
+    except ValueError:  # also for the year after the last one
         raise typer.BadParameter(f"{month!r} is no month; write 2026-11") from None
-    return since, since.replace(year=since.year + since.month // 12, month=since.month % 12 + 1)

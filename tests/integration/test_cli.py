@@ -114,6 +114,7 @@ def test_a_shell_is_told_how_words_go_on(words: str, completed: str) -> None:
         (["send", "--set", "submission.listen="], "submission.listen"),
         (["report", "spring", "--tenant", "acme", "--json", "--format", "csv"], "contradict each other"),
         (["webhook", "add", "acme", "https://a..b/"], "is like https://app.example.com/mail-events"),
+        (["usage", "--month", "9999-12"], "is no month"),
         (["events", "replay", "--webhook", "1", "--since", "2999-01-01"], "in the future"),
         (["events", "replay", "--webhook", "1", "--since", "0001-01-01T00:00+23:59"], "is no time"),
         (["consent", "add", "a@example.com", "--tenant", "a", "--basis", "b", "--source", "c", "--at", "noon"], "--at"),
