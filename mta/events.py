@@ -243,12 +243,16 @@ class Events:
             return list(await connection.fetchval(_QUERIES.keep, retention_days, timeout=60))
 
     async def check_era(self) -> bool:
-        """Go on above all positions in a server that a dump was restored into; whether that was needed."""
+        """Go on above all positions in a server that a dump was restored into; whether that was needed.
+
+        What was given ids since a backup isn't in it, and whether this is one can't always be told: ids jump each time.
+        """
         async with self._db.connection() as connection:
-            if await connection.fetchval(_QUERIES.era):
-                return False
-            await connection.execute(_QUERIES.new_era, timeout=600)
-        return True
+            restored = not await connection.fetchval(_QUERIES.era)
+            if restored:
+                await connection.execute(_QUERIES.new_era, timeout=600)
+            await connection.execute(_QUERIES.new_ids)
+        return restored
 
 
 async def _with_withdrawals(
@@ -282,9 +286,11 @@ def _event(row: Any) -> Event:
 
 
 def _withdrawal(row: Any) -> Event:
+    # positions of the log are given again after a restore, but not with the same hash
     return Event(
-        f"s{row['position']}", WITHDRAWALS[row["kind"]], row["at"], row["tenant_id"], row["list_id"],
-        row["campaign_id"], row["message_id"], row["person"], channel=row["channel"], reason=row["reason"],
+        f"s{row['position']}-{row['hash'][:8].hex()}", WITHDRAWALS[row["kind"]], row["at"], row["tenant_id"],
+        row["list_id"], row["campaign_id"], row["message_id"], row["person"], channel=row["channel"],
+        reason=row["reason"],
     )  # fmt: skip
 
 

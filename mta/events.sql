@@ -54,7 +54,7 @@ SELECT
 -- name: withdrawals
 -- Unsubscribes and complaints behind a position of the log; tenant 0: of all.
 SELECT l.position, l.at, l.kind, l.tenant_id, CASE WHEN l.scope = 4 THEN 0 ELSE l.list_id END AS list_id, l.campaign_id,
-    l.message_id, l.person, l.channel, l.reason
+    l.message_id, l.person, l.channel, l.reason, l.hash
 FROM suppression_log l
 WHERE l.position > $1 AND l.position <= $2 AND l.action = 1 AND l.kind IN (1, 2) AND ($3 = 0 OR l.tenant_id = $3)
 ORDER BY l.position
@@ -130,6 +130,14 @@ SET system_id = c.system_identifier,
     ) + 1
 FROM pg_control_system() c
 WHERE system_id <> c.system_identifier;
+
+-- name: new_ids
+-- Go on with ids above all that can have been given out: microseconds since 1970, of which no second has as many events.
+-- Whoever starts at the same time waits for the row, so that no id is given back.
+SELECT setval('event_id', (extract(epoch FROM clock_timestamp()) * 1e6)::bigint)
+FROM (SELECT one FROM event_era FOR UPDATE) AS alone
+WHERE pg_sequence_last_value('event_id') IS NULL
+    OR pg_sequence_last_value('event_id') < extract(epoch FROM clock_timestamp()) * 1e6;
 
 -- name: cursor
 -- How far a follower of all events has come.

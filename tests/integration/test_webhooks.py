@@ -20,6 +20,7 @@ from mta.vault import Address, Envelope
 from mta.webhooks import WebhookError, Webhooks, check, signed_headers
 from suppression.digest import Kind, MessageClass, Scope
 from suppression.entry import Channel, NewEntry
+from tests.integration.test_suppression_watch import restore
 from tests.support.node import Node, eventually, node, until
 from tests.support.receiver import Receiver, verify
 
@@ -463,6 +464,46 @@ async def test_a_restored_dump_goes_on_above_its_positions(here: Node) -> None:
     seen, _ = await hooks.events.of_tenant(tenant.id, Cursor(), 10)
     records = await hooks.records.records(seen, addresses=True)
     assert [record["recipient"] for record in records] == ["anna@example.net", "bob@example.net"]
+
+
+async def left(here: Node, *people: int) -> list[str]:
+    """Let these unsubscribe; returns the ids of all events by then."""
+    tenant = await here.parts.accounts.tenant("acme")
+    await here.parts.log.append(
+        [NewEntry(person, Scope.TENANT, Kind.UNSUBSCRIBE, tenant.id, 0, Channel.WEB, "page") for person in people]
+    )
+    seen, _ = await Events(here.database).of_tenant(tenant.id, Cursor(), 100)
+    return [event.uid for event in seen]
+
+
+async def test_an_id_that_a_backup_lacks_does_not_come_again(here: Node) -> None:
+    """An older copy of the same server too, which nothing tells from the one that it was made of."""
+    events = Events(here.database)
+    await events.check_era()
+    await send(here, "anna@example.net")
+    used = await here.rows("SELECT last_value, is_called FROM event_id")
+    await here.database.pool.expire_connections()
+    await send(here, "bob@example.net")
+    before = await left(here, 1, 2)
+    assert len(before) == 4
+    await here.execute("TRUNCATE event")
+    await restore(here.database, 0, bytes(32))
+    await here.execute("SELECT setval('event_id', $1, $2)", *used[0])
+    await here.database.pool.expire_connections()  # each of which has some ids in store
+    assert not await events.check_era()
+    await send(here, "carol@example.net")
+    await send(here, "dave@example.net")
+    after = await left(here, 3, 4)
+    assert len(after) == 4
+    assert not set(before) & set(after)
+
+
+async def test_ids_are_never_given_back(here: Node) -> None:
+    events = Events(here.database)
+    await asyncio.gather(*(events.check_era() for _ in range(4)))
+    await here.execute("SELECT setval('event_id', $1)", 2**62)
+    await events.check_era()
+    assert (await here.rows("SELECT last_value FROM event_id"))[0][0] == 2**62
 
 
 async def test_a_test_request(here: Node) -> None:
