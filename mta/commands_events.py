@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -18,7 +18,6 @@ _PAGE: Final = 1_000
 _POLL_SECONDS: Final = 0.5
 _AGO: Final = re.compile(r"(\d+)([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_BEFORE_ALL: Final = -1
 
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
 Since = Annotated[str, typer.Option("--since", help="A UTC time such as 2026-11-23T10:00, or 90s, 15m, 6h, 2d ago.")]
@@ -168,7 +167,7 @@ def events_export(
         records = Records(stream, parts.accounts, parts.digest)
         owner = await _tenant_id(parts, tenant)
         only = await _campaign_id(parts, owner, campaign)
-        async for page in _pages(stream, begin, end, owner, only):
+        async for page in stream.span(begin, end, tenant_id=owner, campaign_id=only, limit=_PAGE):
             await _print(records, page)
 
     _run(config, overrides, write)
@@ -192,18 +191,6 @@ def events_replay(
 
     _run(config, overrides, rewind)
     say(f"Webhook {webhook} gets everything since {begin:%Y-%m-%d %H:%M:%S} UTC again.")
-
-
-async def _pages(
-    stream: Any, begin: datetime, end: datetime, tenant_id: int, campaign_id: int
-) -> AsyncIterator[Sequence[Any]]:
-    after = (begin, _BEFORE_ALL)
-    while True:
-        page = await stream.span(begin, end, after, tenant_id=tenant_id, campaign_id=campaign_id, limit=_PAGE)
-        if not page:
-            return
-        yield page
-        after = (page[-1].at, int(page[-1].uid[1:]))
 
 
 async def _print(records: Any, batch: Sequence[Any]) -> None:

@@ -9,7 +9,7 @@ what commits late is never behind a cursor. The events of one recipient keep the
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -24,6 +24,7 @@ _LOG_WINDOW: Final = 10_000
 _WINDOW: Final = 5_000
 # behind every event of a position
 _LAST_ID: Final = 2**63 - 1
+_BEFORE_ALL: Final = -1
 
 TYPES: Final = {
     1: "Delivery",
@@ -165,21 +166,24 @@ class Events:
         return Cursor(row["position"], _LAST_ID, row["log_position"])
 
     async def span(
-        self,
-        since: datetime,
-        until: datetime,
-        after: tuple[datetime, int],
-        *,
-        tenant_id: int,
-        campaign_id: int,
-        limit: int,
-    ) -> list[Event]:
-        """Events of table `event` in a span of time, a page at a time, for an export."""
-        async with self._db.connection() as connection:
-            rows = await connection.fetch(
-                _QUERIES.of_span, since, until, *after, tenant_id, campaign_id, limit, timeout=300
-            )
-        return [_event(row) for row in rows]
+        self, since: datetime, until: datetime, *, tenant_id: int, campaign_id: int, limit: int
+    ) -> AsyncIterator[list[Event]]:
+        """What happened in a span of time, in order of time, in pages; tenant 0 or campaign 0: of all."""
+        only = (tenant_id, campaign_id, limit)
+        after, log_position = (since, _BEFORE_ALL), (await self.since(since)).log_position
+        while True:
+            async with self._db.connection() as connection:
+                rows = await connection.fetch(_QUERIES.of_span, since, until, *after, *only, timeout=300)
+                entries = await connection.fetch(_QUERIES.withdrawals_of_span, log_position, until, *only, timeout=300)
+            # what follows a page that is full may come before the rest of the other one
+            upto = min((page[-1]["at"] for page in (rows, entries) if len(page) == limit), default=until)
+            rows = [row for row in rows if row["at"] <= upto]
+            entries = [entry for entry in entries if entry["at"] <= upto]
+            if not rows and not entries:
+                return
+            yield list(heapq.merge(map(_event, rows), map(_withdrawal, entries), key=lambda event: event.at))
+            after = (rows[-1]["at"], rows[-1]["id"]) if rows else after
+            log_position = entries[-1]["position"] if entries else log_position
 
     async def addresses(self, tenant_id: int, events: Sequence[Event]) -> dict[tuple[int, int], tuple[int, int, bytes]]:
         """Campaign, ordinal and sealed address by message and person, for events that do not hold them."""

@@ -31,6 +31,16 @@ WHERE e.at >= $1 AND e.at < $2 AND (e.at, e.id) > ($3, $4) AND ($5 = 0 OR e.tena
 ORDER BY e.at, e.id
 LIMIT $7;
 
+-- name: withdrawals_of_span
+-- Unsubscribes and complaints behind a position of the log and before a time, in pages, likewise.
+SELECT l.position, l.at, l.kind, l.tenant_id, CASE WHEN l.scope = 4 THEN 0 ELSE l.list_id END AS list_id, l.campaign_id,
+    l.message_id, l.person, l.channel, l.reason, l.hash
+FROM suppression_log l
+WHERE l.position > $1 AND l.at < $2 AND l.action = 1 AND l.kind IN (1, 2) AND ($3 = 0 OR l.tenant_id = $3)
+    AND ($4 = 0 OR l.campaign_id = $4)
+ORDER BY l.position
+LIMIT $5;
+
 -- name: horizon
 -- Where readers stop for now: below it every transaction has ended. From `newest` on none has begun. And the newest
 -- entry of the suppression log.

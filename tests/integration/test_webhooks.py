@@ -1,10 +1,13 @@
 """Webhooks on a real database with a receiver that misbehaves: everything arrives, in order, and signed."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -450,6 +453,40 @@ async def test_pages_hold_no_more_than_asked_for_with_what_the_log_says(here: No
             seen += page
         assert [event.type for event in seen] == ["Reception", "Unsubscribe", "Unsubscribe"] * 4
         assert [event.person for event in seen if event.type == "Unsubscribe"] == list(range(1, 9))
+
+
+async def test_an_export_has_everything_of_its_span_in_order_of_time(here: Node) -> None:
+    events = Events(here.database)
+    tenant = await here.parts.accounts.tenant("acme")
+    campaign = (await here.parts.accounts.campaign(tenant.id, "spring")).id
+
+    async def leaves(kind: Kind, *people: int) -> datetime:
+        await here.parts.log.append(
+            [
+                NewEntry(person, Scope.TENANT, kind, tenant.id, 0, Channel.WEB, "page", campaign_id=campaign)
+                for person in people
+            ]
+        )
+        ((at,),) = await here.rows("SELECT at FROM suppression_log ORDER BY position DESC LIMIT 1")
+        return cast("datetime", at)
+
+    before = await leaves(Kind.UNSUBSCRIBE, 1)
+    for number in range(3):
+        await send(here, f"reader-{number}@example.net")
+    await leaves(Kind.COMPLAINT, *range(2, 6))
+    for number in range(3, 6):
+        await send(here, f"reader-{number}@example.net")
+    await leaves(Kind.MANUAL, 6)
+    end = await leaves(Kind.UNSUBSCRIBE, 7)
+    since = before + timedelta(microseconds=1)
+    told = ["Reception"] * 3 + ["Feedback"] * 4 + ["Reception"] * 3
+    for owner, only, limit in itertools.product((0, tenant.id), (0, campaign), (1, 2, 3, 100)):
+        pages = events.span(since, end, tenant_id=owner, campaign_id=only, limit=limit)
+        seen = [event async for page in pages for event in page]
+        assert [event.type for event in seen] == told
+        assert len({event.uid for event in seen}) == len(seen)
+    other = events.span(since, end, tenant_id=tenant.id + 1, campaign_id=0, limit=2)
+    assert [page async for page in other] == []
 
 
 async def test_a_restored_dump_goes_on_above_its_positions(here: Node) -> None:
