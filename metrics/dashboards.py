@@ -138,6 +138,7 @@ DASHBOARDS: Final[dict[str, tuple[str, tuple[Panel, ...]]]] = {
                 (_rate("heed_webhook_events_total"), "taken"),
                 (_rate("heed_webhook_failures_total"), "failed"),
             )),
+            Panel("Webhook that has failed longest", "s", (("max(heed_webhook_failing_seconds)", "failing"),)),
         ),
     ),
 }  # fmt: skip

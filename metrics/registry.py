@@ -89,6 +89,11 @@ queued = Gauge("heed_queued_recipients", "Recipients in the database, by state",
 oldest = Gauge(
     "heed_oldest_due_seconds", "How long the most overdue queued recipient waits", multiprocess_mode="livemax"
 )
+webhook_failing = Gauge(
+    "heed_webhook_failing_seconds",
+    "For how long the webhook that has failed longest has taken nothing",
+    multiprocess_mode="livemax",
+)
 database_up = Gauge("heed_database_up", "1 while the database answers", multiprocess_mode="livemin")
 
 signing_seconds = Histogram("heed_dkim_seconds", "Rendering and signing one recipient's message", buckets=_FAST)
@@ -141,7 +146,7 @@ WATCH: Final = {
     "heed_reclaimed_total": "A rise without a restart: workers die.",
     "heed_worker_restarts_total": "Alert HeedWorkersDie: more than 3 in 15 minutes.",
     "heed_webhook_events_total": "Nothing; it follows the events.",
-    "heed_webhook_failures_total": "Alert HeedWebhooksFail: a tenant's endpoint is down.",
+    "heed_webhook_failures_total": "A rise: see heed_webhook_failing_seconds.",
     "heed_watermark_age_seconds": "Alert HeedWatermarkStale: above 3. Above suppression.max_staleness nothing is sent.",
     "heed_canary_seconds": "Above 5: the promise gets slow.",
     "heed_suppression_entries": "A fall: something was lifted, or a node has an old list.",
@@ -155,6 +160,7 @@ WATCH: Final = {
     "heed_clients": "At submission.max_connections: clients are refused.",
     "heed_queued_recipients": "Alert HeedQueueHeld: held for a day; somebody forgot a pause.",
     "heed_oldest_due_seconds": "Alert HeedQueueOverdue: above 900. What is due does not get its turn.",
+    "heed_webhook_failing_seconds": "Alert HeedWebhooksFail: above 900. A tenant's endpoint is down, or refuses.",
     "heed_database_up": "Alert HeedDatabaseDown: 0. Nothing is taken; what is leased goes on.",
     "heed_dkim_seconds": "p99 above 0.01: CPU is short.",
     "heed_commit_seconds": "Alert HeedCommitsSlow: p99 above 0.5. 250 comes after this.",

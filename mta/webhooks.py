@@ -91,7 +91,13 @@ class Webhooks:
             raise WebhookError(f"there is no webhook {webhook_id}; `heed webhook list` shows them all")
 
     async def lease(self, seconds: float) -> list[Webhook]:
-        """Take what is due and nobody's; not what can't be signed here, which is for a node that has the key."""
+        """Take what is due and nobody's; not what can't be signed here, which is for a node that has the key.
+
+        Measures on the way how long the one that is worst off has been failing.
+        """
+        from metrics import registry  # commands, which lease nothing, don't wait for it
+
+        registry.webhook_failing.set((await self._fetch(_QUERIES.failing))[0][0])
         taken = []
         for row in await self._fetch(_QUERIES.lease, self._holder, seconds, list(self._sealed)):
             try:

@@ -46,6 +46,10 @@ WHERE id IN (
 )
 RETURNING id, tenant_id, url, secret, types, addresses, position, event_id, log_position, failures;
 
+-- name: failing
+-- For how many seconds the webhook that has failed longest has taken nothing.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(failing_since)), 0)::float8 FROM webhook;
+
 -- name: advance
 -- Move a webhook's cursor and keep its lease; no row when the lease or the cursor is another's by now.
 UPDATE webhook

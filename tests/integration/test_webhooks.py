@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from bounce.outcome import Action, BounceClass, Outcome, Stage, Trouble
 from config.keyring import Keyring
@@ -281,6 +282,25 @@ async def test_one_slow_receiver_does_not_hold_up_another(here: Node) -> None:
             await send(here, "bob@example.net")
             assert len(await quick.until(2)) == 2
         assert slow.taken == []
+
+
+async def test_one_that_fails_is_seen_beside_one_that_does_not(here: Node) -> None:
+    hooks = Hooks(here)
+
+    def failing() -> float:
+        return REGISTRY.get_sample_value("heed_webhook_failing_seconds") or 0.0
+
+    async with Receiver("500") as broken, Receiver() as healthy:
+        await hooks.add(broken.url)
+        await hooks.add(healthy.url)
+        async with hooks.running():
+            await send(here, "anna@example.net")
+            await healthy.until(1)
+            await until(lambda: failing() > 0)
+            await here.execute("UPDATE webhook SET failing_since = failing_since - interval '1 hour'")
+            await until(lambda: failing() > 3_600)
+            await broken.set("ok")
+            await until(lambda: failing() == 0)
 
 
 async def test_one_process_at_a_time_sends(here: Node) -> None:
