@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from config.database import Database, load_queries, migrate, up_to_date
+import asyncpg
+
+from config.database import Database, MigrationError, load_queries, migrate, migrations, pending, up_to_date
 from config.failure import DatabaseFailed, Failed
 from config.keyring import Keyring
 from config.settings import Settings
@@ -110,7 +112,7 @@ def _is_missing(path: Path) -> bool:
 async def connected(
     settings: Settings, *, name: str, prepares: bool | None = None, founds: bool = False
 ) -> AsyncIterator[tuple[Database, Keyring]]:
-    """Database and keys for a command: starts Heed's own database where that is needed, and brings it up to date.
+    """Database and keys for a command: starts Heed's own database where that is needed. An empty one gets a schema.
 
     founds: make an installation where there is none, instead of raising Failed.
     """
@@ -126,12 +128,24 @@ async def connected(
         )
         try:
             if not await up_to_date(database):
-                await migrate(url)
+                await _make_schema(database, url)
             keyring = Keyring.load_or_create(paths.keys)
             await claim(database, keyring)
             yield database, keyring
         finally:
             await database.close()
+
+
+async def _make_schema(database: Database, url: str) -> None:
+    """The schema for an empty database. An older one is left to a start: whoever upgrades may still want to go back."""
+    async with database.connection() as connection:
+        try:
+            rows = await connection.fetch(load_queries("config", "database.sql").applied_migrations)
+        except asyncpg.UndefinedTableError:
+            rows = []
+    if rows and pending(migrations(), {row["number"]: (row["name"], row["sha256"]) for row in rows}):
+        raise MigrationError("the database has the schema of an older version: `heed run` brings it up to date")
+    await migrate(url)
 
 
 async def claim(database: Database, keyring: Keyring) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from config.database import load_queries, migrations
 from config.keyring import Keyring
 from config.sources import load
 from mta.announcement import announcement
@@ -486,6 +487,31 @@ def test_another_master_key_is_refused(
     other = Installation(database_url, tmp_path / "other").run(*command.split())
     assert other.returncode == 1
     assert "another master key" in other.stderr
+
+
+async def test_a_command_leaves_the_schema_of_an_older_version_alone(
+    installation: Installation, empty_database_url: str, tmp_path: Path
+) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    first = migrations()[0]
+    await connection.execute(load_queries("config", "database.sql").create_migration_table)
+    await connection.execute(first.sql)
+    record = "INSERT INTO migration (number, name, sha256) VALUES ($1, $2, $3)"
+    await connection.execute(record, first.number, first.name, first.sha256)
+    older = Installation(empty_database_url, tmp_path)
+    for command in (["usage"], ["campaign", "list"], ["tenant", "add", "acme"]):
+        done = await asyncio.to_thread(older.run, *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "database: the database has the schema of an older version: `heed run` brings it up to date\n"
+        )
+    assert "older version" in (await asyncio.to_thread(older.run, "doctor")).stdout
+    assert await connection.fetchval("SELECT count(*) FROM migration") == 1
+    await connection.close()
+
+
+def test_before_the_first_start_a_command_makes_the_schema(empty_database_url: str, tmp_path: Path) -> None:
+    assert Installation(empty_database_url, tmp_path).json("tenant", "add", "acme") == {"id": 1, "name": "acme"}
 
 
 def test_classify_says_what_a_message_is_and_what_it_can_not_read(tmp_path: Path) -> None:
