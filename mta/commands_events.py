@@ -16,6 +16,8 @@ events = typer.Typer(help="Events: what became of every message and recipient.",
 
 _PAGE: Final = 1_000
 _POLL_SECONDS: Final = 0.5
+# a transaction that is open for longer is worth a word
+_LONG_SECONDS: Final = 60.0
 _AGO: Final = re.compile(r"(\d+)([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -63,12 +65,13 @@ def webhook_add(
 def webhook_list(tenant: OfTenant = None, config: Config = None, overrides: Set = None, as_json: Json = False) -> None:
     """Show webhooks, what they have taken, and which of them fail."""
 
-    async def look(parts: Any) -> list[dict[str, Any]]:
-        hooks, _ = _hooks(parts)
-        shown: list[dict[str, Any]] = await hooks.listed(await _tenant_id(parts, tenant))
-        return shown
+    from mta.doctor import held_back
 
-    rows = _run(config, overrides, look)
+    async def look(parts: Any) -> tuple[list[dict[str, Any]], str]:
+        hooks, _ = _hooks(parts)
+        return await hooks.listed(await _tenant_id(parts, tenant)), await held_back(parts.database, _LONG_SECONDS)
+
+    rows, waits = _run(config, overrides, look)
     if as_json:
         print_json([{key: value for key, value in row.items() if key != "leased_until"} for row in rows])
         return
@@ -84,6 +87,8 @@ def webhook_list(tenant: OfTenant = None, config: Config = None, overrides: Set 
         for row in rows
     ]
     table("id", "tenant", "url", "events", "sent", "state", rows=shown, empty="There are no webhooks.")
+    if rows and waits:
+        say(f"\nEvents are held back: {waits}.")
 
 
 @webhooks.command("remove")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.database import Database, DatabaseUnavailable, load_queries
-from config.keyring import KEY_BYTES
+from config.keyring import Keyring, KeyringError
 from mta.domain_check import Finding, Level
 from mta.resolver import Resolver
 from suppression.log import SuppressionLog
@@ -41,10 +41,27 @@ async def database_findings(
             before = now()
             (row,) = await connection.fetch(_QUERIES.state)
             after = now()
+        waits = await held_back(database, _LONG_TRANSACTION_SECONDS)
     except DatabaseUnavailable as error:
         return [Finding("database", Level.FAILED, str(error))]
     middle = before + (after - before) / 2
-    return server_findings(dict(row), (row["now"] - middle).total_seconds())
+    found = server_findings(dict(row), (row["now"] - middle).total_seconds())
+    return [*found, Finding("events-wait", Level.WARNING, waits)] if waits else found
+
+
+async def held_back(database: Database, seconds: float) -> str:
+    """What events have been waiting for, for longer than this; empty when nothing holds them back.
+
+    Any database of the server may have it: numbers of transactions are the server's. Not every role sees all of them.
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(_QUERIES.oldest_writer)
+    if not rows or rows[0]["seconds"] < seconds:
+        return ""
+    return (
+        f"a transaction in database {rows[0]['database']} has been open for {rows[0]['seconds'] / 60:.0f} minutes: "
+        "webhooks, `heed events` and reports wait for its end"
+    )
 
 
 def server_findings(state: dict[str, Any], clock_seconds: float) -> list[Finding]:
@@ -63,7 +80,7 @@ def server_findings(state: dict[str, Any], clock_seconds: float) -> list[Finding
         found.append(Finding("clock", Level.OK, f"{clock_seconds:+.3f} s between the database's clock and this one"))
     oldest = state["oldest_transaction_seconds"] or 0.0
     if oldest > _LONG_TRANSACTION_SECONDS:
-        text = f"a transaction is open for {oldest / 60:.0f} minutes: the queue's tables grow, and webhooks wait"
+        text = f"a transaction in Heed's database has been open for {oldest / 60:.0f} minutes: the queue's tables grow"
         found.append(Finding("long-transaction", Level.WARNING, text))
     workers = state["workers"]
     found.append(
@@ -96,18 +113,24 @@ def disk_findings(data_dir: Path) -> list[Finding]:
 
 
 def key_findings(path: Path) -> list[Finding]:
-    """The master key: there, readable by this user alone, and random."""
+    """The master key: there, whole, readable by this user alone, and random."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        lines = [line.split() for line in path.read_text("ascii").splitlines() if line and not line.startswith("#")]
+        lines = path.read_text("ascii", "replace").splitlines()
+        Keyring.load(path)  # which says what is wrong with one that can't be used
+    except FileNotFoundError:
+        text = f"{path} is missing: put back your copy of it; only the first start of a new installation makes a key"
+        return [Finding("master-key", Level.FAILED, text)]
     except OSError as error:
         return [Finding("master-key", Level.FAILED, f"{path}: {error.strerror}")]
+    except KeyringError as error:
+        return [Finding("master-key", Level.FAILED, f"{error}; put back your copy of the file")]
     found = []
     if mode & 0o077:
         text = f"{path} can be read by others (mode {mode:04o}); chmod 600 {path}"
         found.append(Finding("master-key-mode", Level.FAILED, text))
-    for number, key in ((line[0], bytes.fromhex(line[1])) for line in lines if len(line) == 2):
-        if len(key) != KEY_BYTES or len(set(key)) < _DIFFERENT_BYTES:
+    for number, key in (line.split() for line in lines if line.strip() and not line.startswith("#")):
+        if len(set(bytes.fromhex(key))) < _DIFFERENT_BYTES:
             text = f"key {number} in {path} is not random: let Heed make keys, never type one"
             found.append(Finding("master-key-entropy", Level.FAILED, text))
     return found or [Finding("master-key", Level.OK, f"{path} is private and random; keep a copy of it elsewhere")]

@@ -221,6 +221,12 @@ def test_a_role_without_rights_is_told_what_it_needs(tmp_path: Path, powerless_u
     assert "own the database" in done.stderr
 
 
+def test_a_doctor_makes_no_key(tmp_path: Path, database_url: str) -> None:
+    done = heed("doctor", "--set", f"data_dir={tmp_path / 'node'}", "--set", f"database.url={database_url}")
+    assert (done.returncode, "master.key is missing: put back your copy" in done.stdout) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_doctor_goes_on_where_there_is_no_database(tmp_path: Path) -> None:
     url = "database.url=postgresql://heed:hunter2@127.0.0.1:1/heed"
     done = heed("doctor", "--json", "--set", url, "--set", f"data_dir={founded(tmp_path)}")
@@ -489,9 +495,7 @@ def test_another_master_key_is_refused(
     assert "another master key" in other.stderr
 
 
-async def test_a_command_leaves_the_schema_of_an_older_version_alone(
-    installation: Installation, empty_database_url: str, tmp_path: Path
-) -> None:
+async def test_a_command_leaves_the_schema_of_an_older_version_alone(empty_database_url: str, tmp_path: Path) -> None:
     connection = await asyncpg.connect(empty_database_url)
     first = migrations()[0]
     await connection.execute(load_queries("config", "database.sql").create_migration_table)

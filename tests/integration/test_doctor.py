@@ -4,6 +4,7 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from config.keyring import Keyring
@@ -12,6 +13,7 @@ from mta.doctor import (
     directory_findings,
     disk_findings,
     dns_findings,
+    held_back,
     key_findings,
     limit_findings,
     port_findings,
@@ -71,6 +73,21 @@ def test_a_long_transaction_is_a_warning() -> None:
     assert "long-transaction" in findings
 
 
+async def test_what_writes_in_another_database_holds_events_back(database_url: str, empty_database_url: str) -> None:
+    other = await asyncpg.connect(empty_database_url)
+    name = await other.fetchval("SELECT current_database()")
+    async with opened(database_url) as database:
+        assert await held_back(database, 0) == ""
+        await other.execute("BEGIN")
+        assert await held_back(database, 0) == ""  # it has only read
+        await other.execute("SELECT pg_current_xact_id()")
+        assert f"in database {name} has been open for 0 minutes" in await held_back(database, 0)
+        assert await held_back(database, 600) == ""
+        await other.execute("ROLLBACK")
+        assert await held_back(database, 0) == ""
+    await other.close()
+
+
 def test_the_master_key(tmp_path: Path) -> None:
     path = tmp_path / "master.key"
     assert key_findings(path)[0].level is Level.FAILED
@@ -78,6 +95,11 @@ def test_the_master_key(tmp_path: Path) -> None:
     assert [finding.level for finding in key_findings(path)] == [Level.OK]
     path.chmod(0o640)
     assert [finding.name for finding in key_findings(path)] == ["master-key-mode"]
+    for damaged in (b"", b"garbage\n", b"1 zz\n", b"1 \xff\n", b"1 abcd\n", b"# a comment\n\n"):
+        path.write_bytes(damaged)
+        (finding,) = key_findings(path)
+        assert (finding.name, finding.level) == ("master-key", Level.FAILED)
+        assert "put back your copy" in finding.text
     path.write_text("1 " + "ab" * 32 + "\n")
     path.chmod(0o600)
     assert [finding.name for finding in key_findings(path)] == ["master-key-entropy"]
