@@ -50,7 +50,8 @@ async def frozen(_server: EmbeddedPostgres, data: Path) -> AsyncIterator[None]:
     postmaster = psutil.Process(int((data / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
     processes = [postmaster, *postmaster.children(recursive=True)]
     for process in processes:
-        os.kill(process.pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):  # one that ends by itself
+            os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
     finally:
