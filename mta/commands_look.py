@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from config.failure import DatabaseFailed, Failed
-from mta.terminal import Config, Json, Set, attempt_with_parts, complain, operator, print_json, say, settings_of
+from config.failure import Failed
+from mta.terminal import Config, Json, Set, complain, operator, print_json, run_with_parts, say, settings_of
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def explain(
         for sentence in told:
             say(printable(sentence))
 
-    def without_database() -> None:
+    def without_database(_trouble: str) -> None:
         from mta import inquiry
 
         tell(inquiry.explain_without_database(what, state=inquiry.node_state(settings)))
@@ -86,7 +86,9 @@ def explain(
 
 
 def _asked(
-    settings: Any, question: Callable[[Any, Any], Awaitable[T]], without_database: Callable[[], None] = lambda: None
+    settings: Any,
+    question: Callable[[Any, Any], Awaitable[T]],
+    without_database: Callable[[str], None] | None = None,
 ) -> T:
     """The answer to a question about something, or exit code 1 where nothing is known of it, 2 where it is nothing.
 
@@ -103,10 +105,4 @@ def _asked(
             complain(str(error))
             raise typer.Exit(2) from None
 
-    try:
-        return attempt_with_parts(settings, ask)
-    except Failed as error:
-        if isinstance(error, DatabaseFailed):
-            without_database()
-        complain(str(error))
-        raise typer.Exit(1) from None
+    return run_with_parts(settings, ask, without_database=without_database)

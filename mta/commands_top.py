@@ -10,12 +10,12 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from config.failure import DatabaseFailed, Failed
-from mta.terminal import Config, Json, Set, attempt_with_parts, complain, console, print_json, settings_of
+from mta.terminal import Config, Json, Set, console, print_json, run_with_parts, settings_of
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -52,13 +52,7 @@ def top(
                 before = now
 
     with suppress(KeyboardInterrupt):
-        try:
-            attempt_with_parts(settings, watch)
-        except Failed as error:
-            if isinstance(error, DatabaseFailed):
-                _without_database(settings, as_json, str(error))
-            complain(str(error))
-            raise typer.Exit(1) from None
+        run_with_parts(settings, watch, without_database=partial(_without_database, settings, as_json))
 
 
 def _without_database(settings: "Settings", as_json: bool, trouble: str) -> None:

@@ -119,13 +119,24 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None) -> "Sett
         raise typer.Exit(2) from None
 
 
-def run_with_parts(settings: "Settings", work: Callable[[Any], Awaitable[T]], *, founds: bool = False) -> T:
+def run_with_parts(
+    settings: "Settings",
+    work: Callable[[Any], Awaitable[T]],
+    *,
+    founds: bool = False,
+    without_database: Callable[[str], None] | None = None,
+) -> T:
     """Run something with the Parts of an installation, and turn what an operator can meet into exit code 1 or 2.
 
-    founds: make the installation where there is none.
+    founds: make the installation where there is none; without_database: shows what is known even then, before the end.
     """
     with _failure_told():
-        return attempt_with_parts(settings, work, founds=founds)
+        try:
+            return attempt_with_parts(settings, work, founds=founds)
+        except DatabaseFailed as error:
+            if without_database is not None:
+                without_database(str(error))
+            raise
 
 
 def run_with_installation(settings: "Settings", work: Callable[[Any], Awaitable[T]]) -> T:

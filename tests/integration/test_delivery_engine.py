@@ -665,6 +665,20 @@ def test_no_address_in_what_a_lease_shows() -> None:
     assert "anna" not in repr(Address("anna@example.net"))
 
 
+async def lose_a_claim(n: Node, e: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that is committed, and whose answer never comes."""
+    claim = n.parts.queue.claim
+
+    async def lost(*arguments: Any) -> Any:
+        await claim(*arguments)
+        raise DatabaseUnavailable("the answer did not come")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(n.parts.queue, "claim", lost)
+        with pytest.raises(DatabaseUnavailable):
+            await e.claim()
+
+
 async def test_a_claim_whose_answer_was_lost_is_given_back(
     n: Node, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -673,16 +687,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
         await e.submit("anna@example.net")  # no room: it is born queued
         assert await e.states() == [(0, 0)]
         e.room.__init__(100, 100)  # type: ignore[misc]
-        claim = n.parts.queue.claim
-
-        async def lost(*arguments: Any) -> Any:
-            await claim(*arguments)
-            raise DatabaseUnavailable("the answer did not come")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(n.parts.queue, "claim", lost)
-            with pytest.raises(DatabaseUnavailable):
-                await e.claim()
+        await lose_a_claim(n, e, monkeypatch)
         await e.claim()
         assert await e.states() == [(1, 0)]  # it could be a commit of our own that is under way still
         clock.seconds += 121
@@ -760,16 +765,7 @@ async def test_a_lost_claim_is_given_back_though_others_of_its_message_are_in_ha
         await e.submit(*readers(6))
         await peer.reached("DOT")
         e.room._most = e.room._per_campaign = 100
-        claim = n.parts.queue.claim
-
-        async def lost(*arguments: Any) -> Any:
-            await claim(*arguments)
-            raise DatabaseUnavailable("the answer did not come")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(n.parts.queue, "claim", lost)
-            with pytest.raises(DatabaseUnavailable):
-                await e.claim()
+        await lose_a_claim(n, e, monkeypatch)
         assert (e.room.held, await e.states()) == (3, [(1, 0)] * 6)
         clock.seconds += 121
         await e.claim()
